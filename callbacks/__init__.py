@@ -1,0 +1,32 @@
+"""Behaviours of a run, one a file; ``class_path: callbacks.PolyDecay`` in an experiment's YAML names one."""
+
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from callbacks.class_report import ClassReport
+from callbacks.epoch_means import EpochMeans
+from callbacks.inverse_time_decay import InverseTimeDecay
+from callbacks.mean_loss import MeanLoss
+from callbacks.poly_decay import PolyDecay
+from callbacks.provenance import Provenance
+from callbacks.run_folder import RunFolder
+from callbacks.schedule import Schedule
+from callbacks.step_schedule import StepSchedule
+from callbacks.step_seed import StepSeed
+from callbacks.top_k_accuracy import TopKAccuracy
+from callbacks.training_monitor import TrainingMonitor
+
+__all__ = [
+    "BestCheckpoint",
+    "ClassReport",
+    "EpochMeans",
+    "InverseTimeDecay",
+    "LastCheckpoint",
+    "MeanLoss",
+    "PolyDecay",
+    "Provenance",
+    "RunFolder",
+    "Schedule",
+    "StepSchedule",
+    "StepSeed",
+    "TopKAccuracy",
+    "TrainingMonitor",
+]

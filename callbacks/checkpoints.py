@@ -1,0 +1,58 @@
+"""Best and last checkpoint of a run, in ``<run>/checkpoints``."""
+
+import os
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """One checkpoint in the run's folder, replaced at the end of an epoch, after metrics and history are written.
+
+    Lightning keeps absolute paths in its checkpoints, and forgets the best score once the folder was moved. Only the
+    score is kept here: the path follows from the folder.
+    """
+
+    def __init__(self, filename: str, monitor: str | None = None, mode: str = "min") -> None:
+        super().__init__(
+            filename=filename,
+            monitor=monitor,
+            mode=mode,
+            save_on_train_epoch_end=True,
+            auto_insert_metric_name=False,  # a slash in a metric's name would make a folder
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Settle the folder."""
+        self.dirpath = os.path.join(os.path.abspath(trainer.default_root_dir), "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best_model_score": self.best_model_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a score, wherever the folder lies now."""
+        score = state_dict["best_model_score"]
+        if score is None:
+            return
+        path = os.path.join(str(self.dirpath), self.filename + self.FILE_EXTENSION)
+        self.best_model_score = self.kth_value = score
+        self.best_model_path = self.kth_best_model_path = path
+        self.best_k_models = {path: score}
+
+
+class BestCheckpoint(RunCheckpoint):
+    """The checkpoint with the best validation top-1 accuracy, the earliest of equals."""
+
+    def __init__(self) -> None:
+        super().__init__("best", monitor="val/top1", mode="max")
+
+
+class LastCheckpoint(RunCheckpoint):
+    """The checkpoint of the last finished epoch."""
+
+    def __init__(self) -> None:
+        super().__init__("last")

@@ -1,0 +1,182 @@
+"""What a test found out about each class."""
+
+import csv
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.colors import PowerNorm
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+from pytorch_lightning import Callback, LightningModule, Trainer
+from rich import get_console
+from rich.markup import escape
+from rich.table import Table
+from torch import Tensor
+
+NOT_FINITE = "not finite"
+
+
+@dataclass
+class Scores:
+    """Precision, recall and F1 of each class, 0 where undefined, and the number of its samples."""
+
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+    support: np.ndarray
+
+    @classmethod
+    def of(cls, confusion: np.ndarray) -> "Scores":
+        """Scores of a confusion matrix ``(C, C + 1)`` with true classes as rows."""
+        hits = confusion.diagonal()
+        support = confusion.sum(axis=1)
+        predicted = confusion.sum(axis=0)[:-1]
+        return cls(
+            precision=hits / np.maximum(predicted, 1),
+            recall=hits / np.maximum(support, 1),
+            f1=2 * hits / np.maximum(predicted + support, 1),
+            support=support,
+        )
+
+    def rows(self, names: Sequence[str]) -> list[tuple[str, float, float, float, int]]:
+        """Name, precision, recall, F1 and support of each class."""
+        columns = (self.precision, self.recall, self.f1, self.support)
+        return list(zip(names, *(column.tolist() for column in columns), strict=True))
+
+
+class ClassReport(Callback):
+    """Writes a test's report into ``<run>/report`` and prints the scores of the classes, or of the ten worst of many.
+
+    The files are ``per_class.csv``, ``confusion_matrix.csv`` and ``.png`` (rows are true classes, columns predicted
+    ones) and ``metrics.json``. A sample with a logit that is not finite is predicted as no class: it has a column of
+    its own, there only if needed, so accuracy is the same as in ``TopKAccuracy``. The last line printed is
+    ``test top-1 = 0.9876``. Class names come from the datamodule's ``classes``, else they are numbers.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin from nothing."""
+        self._confusion: Tensor | None = None
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Count the batch; nothing waits for the device."""
+        logits, labels = outputs["logits"], outputs["labels"]
+        classes = logits.shape[1]
+        if self._confusion is None:
+            self._confusion = torch.zeros(classes, classes + 1, dtype=torch.int64, device=logits.device)
+        finite = logits.isfinite().all(dim=1)
+        predicted = logits.argmax(dim=1).where(finite, classes)
+        self._confusion.index_put_((labels, predicted), torch.ones_like(labels), accumulate=True)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Add up the processes."""
+        if self._confusion is not None:
+            self._confusion = trainer.strategy.reduce(self._confusion, reduce_op="sum")
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Write and print; only now has Lightning printed its own table."""
+        if self._confusion is None or not trainer.is_global_zero:
+            return
+        confusion = self._confusion.cpu().numpy()
+        names = getattr(trainer.datamodule, "classes", None) or [str(number) for number in range(len(confusion))]
+        metrics = {name: v.item() for name, v in trainer.callback_metrics.items() if name.startswith("test/")}
+
+        folder = Path(trainer.default_root_dir) / "report"
+        folder.mkdir(parents=True, exist_ok=True)
+        write_metrics(metrics, int(confusion.sum()), folder / "metrics.json")
+        write_scores(confusion, names, folder / "per_class.csv")
+        predictable = [*names, NOT_FINITE] if confusion[:, -1].any() else list(names)
+        matrix = confusion[:, : len(predictable)]
+        write_confusion(matrix, names, predictable, folder / "confusion_matrix.csv")
+        draw_confusion(matrix, names, predictable, folder / "confusion_matrix.png")
+
+        if trainer.progress_bar_callback is not None:
+            trainer.progress_bar_callback.teardown(trainer, pl_module, stage)  # else it is drawn below the last line
+        get_console().print(table(Scores.of(confusion).rows(names)))
+        if "test/top1" in metrics:
+            print(f"test top-1 = {metrics['test/top1']:.4f}", flush=True)
+
+
+def write_metrics(metrics: dict[str, float], samples: int, path: Path) -> None:
+    """The metrics of the test, null where not finite, and the number of samples."""
+    content = {"samples": samples, **{name: v if math.isfinite(v) else None for name, v in metrics.items()}}
+    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def write_scores(confusion: np.ndarray, names: Sequence[str], path: Path) -> None:
+    """The scores of each class, their plain and their support-weighted mean, and the accuracy."""
+    scores = Scores.of(confusion)
+    samples = scores.support.sum()
+    means = np.stack([scores.precision, scores.recall, scores.f1])
+    rows = [
+        *scores.rows(names),
+        ("macro avg", *means.mean(axis=1), samples),
+        ("weighted avg", *(means @ scores.support / samples), samples),
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["class", "precision", "recall", "f1", "support"])
+        for name, precision, recall, f1, support in rows:
+            writer.writerow([name, f"{precision:.6f}", f"{recall:.6f}", f"{f1:.6f}", support])
+        writer.writerow(["accuracy", "", "", f"{confusion.diagonal().sum() / samples:.6f}", samples])
+
+
+def write_confusion(matrix: np.ndarray, names: Sequence[str], predictable: Sequence[str], path: Path) -> None:
+    """Counts: a row for each true class, a column for each predicted one."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["true class", *predictable])
+        writer.writerows([name, *counts] for name, counts in zip(names, matrix.tolist(), strict=True))
+
+
+def draw_confusion(matrix: np.ndarray, names: Sequence[str], predictable: Sequence[str], path: Path) -> None:
+    """The share of each true class; counts up to 20 classes, names up to 50."""
+    classes = len(names)
+    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    side = min(max(6.0, 2 + 0.42 * classes), 14.0)
+    figure = Figure(figsize=(side + 0.8, side), dpi=100, layout="compressed")
+    axes = figure.subplots()
+    # the square root lets rare confusions show
+    image = axes.imshow(shares, cmap="Blues", norm=PowerNorm(0.5, vmin=0, vmax=1), interpolation="nearest")
+    axes.set_xlabel("predicted class")
+    axes.set_ylabel("true class")
+    if classes <= 50:
+        axes.set_xticks(range(len(predictable)), predictable, rotation=90)
+        axes.set_yticks(range(classes), names)
+    if classes <= 20:
+        for (row, column), count in np.ndenumerate(matrix):
+            if count:
+                color = "white" if shares[row, column] > 0.3 else "black"
+                axes.text(column, row, str(count), ha="center", va="center", color=color, fontsize=9)
+    bar = figure.colorbar(image, aspect=40, pad=0.02, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
+    bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    bar.set_label("share of the true class")
+    figure.savefig(path, bbox_inches="tight")
+
+
+def table(rows: list[tuple[str, float, float, float, int]]) -> Table:
+    """Scores in percent, of every class or of the ten worst by F1."""
+    title = "Classes"
+    if len(rows) > 20:
+        title = f"The ten worst of {len(rows)} classes"
+        rows = sorted((row for row in rows if row[-1] > 0), key=lambda row: row[3])[:10]
+    printed = Table(title=title)
+    printed.add_column("class", overflow="fold")
+    for heading in ("precision %", "recall %", "F1 %", "samples"):
+        printed.add_column(heading, justify="right")
+    for name, precision, recall, f1, support in rows:
+        printed.add_row(escape(name), f"{100 * precision:.1f}", f"{100 * recall:.1f}", f"{100 * f1:.1f}", str(support))
+    return printed

@@ -1,0 +1,92 @@
+"""The folder that holds everything of a run, and is its only handle: it can be moved, tested and continued."""
+
+import logging
+import os
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+CONFIG = "config.yaml"
+BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+
+
+class RunFolder(Callback):
+    """Writes the resolved configuration and the log of a run, and puts the configuration into its checkpoints.
+
+    The folder is ``trainer.default_root_dir``; it is made only once the data are there, so that a run which cannot
+    start leaves nothing behind.
+
+    Args:
+        config: the resolved configuration as YAML text.
+        command: the command line, for the log.
+    """
+
+    def __init__(self, config: str, command: str) -> None:
+        self.config, self.command = config, command
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Make the folder and begin the log."""
+        if not trainer.is_global_zero:
+            return
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        if stage == "fit":
+            partial = folder / (CONFIG + ".partial")
+            partial.write_text(self.config, encoding="utf-8")
+            os.replace(partial, folder / CONFIG)
+        log_to(folder / "log.txt")
+        logging.getLogger("litvision").debug("%s: %s", stage, self.command)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Let a checkpoint alone say which run it came from."""
+        checkpoint["config"] = self.config
+
+
+def log_to(file: Path) -> None:
+    """Write the program's log to a file as well; an earlier run's file in this process is closed."""
+    log = logging.getLogger("litvision")
+    for handler in [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]:
+        log.removeHandler(handler)
+        handler.close()
+    handler = logging.FileHandler(file, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    log.addHandler(handler)
+
+
+def new_run(experiment: str, name: str | None) -> Path:
+    """Folder of a new run, named by the time if not otherwise.
+
+    Raises:
+        FileExistsError: a run of that name is there.
+    """
+    if "LOCAL_RANK" in os.environ and "LITVISION_RUN" in os.environ:  # a process that another one launched
+        return Path(os.environ["LITVISION_RUN"])
+    folder = Path("runs", experiment, name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    if (folder / CONFIG).exists():
+        raise FileExistsError(f"{folder} holds a run already; continue it with --run {folder} or choose another --name")
+    os.environ["LITVISION_RUN"] = str(folder)
+    return folder
+
+
+def config_of(run: Path) -> Path:
+    """The resolved configuration of a run.
+
+    Raises:
+        FileNotFoundError: the folder is not a run's.
+    """
+    if not (run / CONFIG).is_file():
+        raise FileNotFoundError(f"{run} is not a run's folder: it holds no {CONFIG}")
+    return run / CONFIG
+
+
+def checkpoint_of(run: Path, which: str = BEST) -> Path:
+    """The best checkpoint of a run, or its last.
+
+    Raises:
+        FileNotFoundError: the run has not written it.
+    """
+    if not (run / which).is_file():
+        raise FileNotFoundError(f"{run} has no {which}: the run did not finish an epoch, or it was deleted")
+    return run / which

@@ -1,0 +1,190 @@
+"""The history of a run: a record, a picture and a log line for each epoch."""
+
+import json
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from callbacks.epoch_means import EpochMeans
+
+HISTORY, PICTURE = "history.json", "history.png"
+TRAIN, VAL, BEST = "#4477aa", "#ee6677", "#888888"
+
+Record = dict[str, float | None]
+
+logger = logging.getLogger("litvision")
+
+
+class TrainingMonitor(Callback):
+    """Writes ``history.json`` and ``history.png`` into the run's folder, and a line into its log, after each epoch.
+
+    A record holds ``epoch`` (finished ones, counted from 1), ``step``, ``lr`` (of the last step) and every ``train/``
+    and ``val/`` metric of that epoch, null where it is not finite. No clock time is among them: a run that was
+    interrupted and resumed has the same history as one that was not.
+
+    Raises:
+        ValueError: at setup, if a metric is listed after the monitor and so would miss its own epoch.
+    """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse an order of callbacks in which training metrics come too late."""
+        self._begin_epoch()
+        for callback in trainer.callbacks[trainer.callbacks.index(self) :]:
+            if isinstance(callback, EpochMeans):
+                raise ValueError(f"TrainingMonitor records {type(callback).__name__}; list it after that callback")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take up the history where the checkpoint left it."""
+        # not current_epoch: with max_steps, a resumed trainer counts the last epoch as unfinished for a moment
+        finished = trainer.fit_loop.epoch_progress.current.processed
+        path = Path(trainer.default_root_dir) / HISTORY
+        self.history: list[Record] = []
+        if finished and trainer.is_global_zero and path.exists():
+            records = json.loads(path.read_text(encoding="utf-8"))
+            self.history = [record for record in records if record["epoch"] <= finished]
+        self._begin_epoch()
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._begin_epoch()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+    ) -> None:
+        """Count the images."""
+        self._images += len(outputs["labels"])
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note when training pauses."""
+        self._paused_at = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Keep the pause out of the training speed."""
+        self._paused += time.perf_counter() - self._paused_at
+        self._validated = True
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Record the epoch."""
+        if not trainer.is_global_zero or not self._images:  # no images: an epoch that a resume found finished
+            return
+        seconds = time.perf_counter() - self._started
+        images_per_second = self._images * trainer.world_size / (seconds - self._paused)
+
+        # a metric of an earlier validation stays among the callback metrics; it is none of this epoch
+        stages = ("train/", "val/") if self._validated else ("train/",)
+        metrics = {name: value.item() for name, value in trainer.callback_metrics.items() if name.startswith(stages)}
+        record: Record = {
+            "epoch": trainer.current_epoch + 1,
+            "step": trainer.global_step,
+            "lr": float(trainer.optimizers[0].param_groups[0]["lr"]),
+            **{name: value if math.isfinite(value) else None for name, value in sorted(metrics.items())},
+        }
+        self.history.append(record)
+
+        folder = Path(trainer.default_root_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        write(self.history, folder / HISTORY)
+        draw(self.history, folder / PICTURE)
+        speed = f"{images_per_second:,.0f} images/s".replace(",", " ")
+        logger.info("%s  %s  %.1f s", line(record, trainer.max_epochs), speed, seconds)
+
+    def _begin_epoch(self) -> None:
+        self._started = time.perf_counter()
+        self._paused = 0.0
+        self._images = 0
+        self._validated = False
+
+
+def line(record: Record, max_epochs: int | None) -> str:
+    """How an epoch went: epoch, loss and top-1 accuracy (training / validation) where measured, learning rate."""
+    epoch = f"epoch {record['epoch']}"
+    if max_epochs is not None and max_epochs > 0:
+        epoch = f"epoch {record['epoch']:>{len(str(max_epochs))}}/{max_epochs}"
+    loss = " / ".join(f"{value:.4f}" for value in both_stages(record, "loss"))
+    top1 = " / ".join(f"{100 * value:.1f}" for value in both_stages(record, "top1"))
+    parts = [epoch, loss and f"loss {loss}", top1 and f"top-1 {top1} %", f"lr {record['lr']:.4g}"]
+    return "  ".join(part for part in parts if part)
+
+
+def both_stages(record: Record, metric: str) -> list[float]:
+    """The metric in training and in validation, as far as it was measured."""
+    measured = [record[name] for name in (f"train/{metric}", f"val/{metric}") if name in record]
+    return [math.nan if value is None else value for value in measured]
+
+
+def write(history: list[Record], path: Path) -> None:
+    """One record a line, never seen half-written."""
+    partial = path.with_name(path.name + ".partial")
+    records = ",\n".join(json.dumps(record, allow_nan=False) for record in history)
+    partial.write_text(f"[\n{records}\n]\n", encoding="utf-8")
+    os.replace(partial, path)
+
+
+def draw(history: list[Record], path: Path) -> None:
+    """Loss and top-1 accuracy over the epochs, and the learning rate if it varied."""
+    rate_varied = len({record["lr"] for record in history}) > 1
+    widths = [5, 5, 3] if rate_varied else [5, 5]
+    figure = Figure(figsize=(sum(widths), 4), dpi=100)
+    loss, accuracy, *rate = figure.subplots(1, len(widths), width_ratios=widths)
+    # by hand, in inches: a layout engine would draw everything twice
+    figure.subplots_adjust(left=0.6 / sum(widths), right=1 - 0.2 / sum(widths), bottom=0.14, top=0.92, wspace=0.22)
+
+    best = best_epoch(history)
+    draw_metric(loss, history, "loss", 1, best)
+    draw_metric(accuracy, history, "top1", 100, best)
+    loss.set_title("Loss")
+    accuracy.set_title("Top-1 accuracy")
+    accuracy.set_ylabel("%")
+    if rate_varied:
+        rate[0].plot(*curve(history, "lr"), color=BEST)
+        rate[0].set_yscale("log")
+        rate[0].set_title("Learning rate")
+    for axes in figure.axes:
+        axes.set_xlabel("epoch")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        axes.spines[["top", "right"]].set_visible(False)
+
+    partial = path.with_name(path.name + ".partial")
+    figure.savefig(partial, format="png")
+    os.replace(partial, path)
+
+
+def draw_metric(axes: Axes, history: list[Record], metric: str, scale: float, best: int | None) -> None:
+    """A metric in training and in validation, with the best epoch marked."""
+    marker = "." if len(history) <= 30 else ""
+    for stage, label, color in (("train", "training", TRAIN), ("val", "validation", VAL)):
+        epochs, measured = curve(history, f"{stage}/{metric}")
+        if epochs:
+            axes.plot(epochs, [scale * value for value in measured], color=color, marker=marker, label=label)
+    value = next((record.get(f"val/{metric}") for record in history if record["epoch"] == best), None)
+    if value is not None:
+        label = f"epoch {best}: {scale * value:.4g}"
+        axes.plot(best, scale * value, "o", color=VAL, markeredgecolor="black", label=label, zorder=3)
+        axes.axvline(best, color=BEST, linewidth=1, linestyle=":")
+    if axes.has_data():
+        axes.legend(frameon=False, loc="upper right" if metric == "loss" else "lower right")
+
+
+def curve(history: list[Record], name: str) -> tuple[list[float], list[float]]:
+    """Epochs in which a metric was measured and finite, and its values."""
+    points = [(record["epoch"], record[name]) for record in history if record.get(name) is not None]
+    return [epoch for epoch, _ in points], [value for _, value in points]
+
+
+def best_epoch(history: list[Record]) -> int | None:
+    """The first epoch with the highest validation accuracy, or with the lowest validation loss without one."""
+    for name, sign in (("val/top1", 1), ("val/loss", -1)):
+        epochs, measured = curve(history, name)
+        if epochs:
+            return max(zip(epochs, measured, strict=True), key=lambda point: sign * point[1])[0]
+    return None

@@ -1,0 +1,8 @@
+"""Data sets, one a file; shards.py is the format, pack.py writes it, base.py loads it."""
+
+from datamodules.base import ImageDataModule
+from datamodules.cifar10 import CIFAR10
+from datamodules.digits import Digits
+from datamodules.flowers17 import Flowers17
+
+__all__ = ["CIFAR10", "Digits", "Flowers17", "ImageDataModule"]

@@ -1,0 +1,45 @@
+"""Normalisation of whole batches on the device: uint8 (B, H, W, C) in, float (B, C, H, W) out."""
+
+from pathlib import Path
+from typing import Literal
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+
+from datamodules.shards import Manifest
+
+Kind = Literal["unit", "channel_mean", "mean_image", "standardize"]
+
+
+class Normalization:
+    """An affine map ``(x - shift) * scale`` of each pixel, with the statistics of the training split.
+
+    - ``unit``: x / 255
+    - ``channel_mean``: x - mean of the channel, on the 0..255 scale
+    - ``mean_image``: x - mean image, on the 0..255 scale
+    - ``standardize``: (x - mean of the channel) / standard deviation of the channel
+    """
+
+    def __init__(self, kind: Kind, folder: Path, manifest: Manifest) -> None:
+        self.shift, self.scale = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
+        if kind == "unit":
+            self.scale /= 255
+        elif kind == "mean_image":
+            with h5py.File(folder / manifest.statistics.file, "r", locking=False) as file:
+                self.shift = _channels_last(np.asarray(file["mean_image"])[None])
+        else:
+            self.shift = torch.tensor(manifest.channel_mean).view(1, 3, 1, 1)
+        if kind == "standardize":
+            self.scale /= torch.tensor(manifest.channel_std).clamp(min=1e-3).view(1, 3, 1, 1)
+
+    def __call__(self, images: Tensor, dtype: torch.dtype) -> Tensor:
+        """Normalised images; computed in float32, since bfloat16 cannot tell neighbouring pixel values apart."""
+        if self.shift.device != images.device:
+            self.shift, self.scale = self.shift.to(images.device), self.scale.to(images.device)
+        return images.permute(0, 3, 1, 2).float().sub_(self.shift).mul_(self.scale).to(dtype)
+
+
+def _channels_last(images: np.ndarray) -> Tensor:
+    return torch.from_numpy(images).float().permute(0, 3, 1, 2)

@@ -1,0 +1,219 @@
+"""Pack pictures into HDF5 shards: once, atomically, with exact statistics of the training split."""
+
+import hashlib
+import math
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from PIL import Image, ImageOps
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from datamodules.shards import FORMAT_VERSION, MANIFEST, Manifest, Shard, sha256, write_shard
+
+SHARD_BYTES = 256 * 2**20
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pictures before packing: files, or an array uint8 ``(N, H, W, 3)``; and their labels ``(N,)``."""
+
+    images: Sequence[Path] | np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: np.ndarray) -> "Samples":
+        """The named rows, in that order."""
+        images = self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[row] for row in rows]
+        return Samples(images, self.labels[rows])
+
+
+def pack(
+    folder: Path,
+    dataset: str,
+    classes: Sequence[str],
+    recipe: dict[str, Any],
+    splits: dict[str, Samples],
+    image_size: int,
+    source_files: str = "",
+    overwrite: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+) -> Manifest:
+    """Write the splits as shards and a manifest into ``folder``.
+
+    Everything is written into a folder beside it, flushed to disk, and renamed at the end: a run that is stopped
+    leaves no ``folder``, and the next one starts over. Two processes packing the same folder wait for each other.
+
+    Args:
+        folder: the set's folder, made here.
+        recipe: all that decides the content besides the pictures, as plain JSON values.
+        splits: ``train``, ``val`` and ``test``; the statistics are those of ``train``.
+        image_size: height and width of the stored pictures; others are resized by ``fit``.
+        source_files: fingerprint of the raw files, kept in the manifest.
+        shard_bytes: size that a shard's pictures do not exceed (a single picture may).
+
+    Raises:
+        FileExistsError: ``folder`` is there and ``overwrite`` is false.
+        ValueError: a picture cannot be read, a label is out of range, or a split is empty.
+    """
+    for split, samples in splits.items():
+        if not len(samples):
+            raise ValueError(f"the {split} split of {dataset} is empty; choose other split fractions")
+        if samples.labels.min() < 0 or samples.labels.max() >= len(classes):
+            raise ValueError(f"the {split} split of {dataset} has labels outside 0..{len(classes) - 1}")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder.with_name(folder.name + ".lock")):
+        if folder.exists() and not overwrite:
+            raise FileExistsError(f"{folder} is already there; pass overwrite=True to replace it")
+        partial, replaced = (folder.with_name(folder.name + ending) for ending in (".partial", ".replaced"))
+        for leftover in (partial, replaced):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir()
+        manifest = _write(partial, dataset, classes, recipe, splits, image_size, source_files, shard_bytes)
+        if folder.exists():
+            folder.rename(replaced)
+        partial.rename(folder)
+        _flush(folder.parent)
+        shutil.rmtree(replaced, ignore_errors=True)
+    return manifest
+
+
+def fit(image: Image.Image, size: int) -> np.ndarray:
+    """RGB picture ``(size, size, 3)``: upright, shorter side scaled to ``size`` (antialiased bicubic), centre kept."""
+    image = ImageOps.exif_transpose(image)
+    if image.size == (size, size):
+        return np.asarray(image.convert("RGB"))
+    return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC))
+
+
+def fingerprint(raw: Path) -> str:
+    """SHA-256 of the names and sizes of all files below a folder: cheap, and different for other raw files."""
+    files = sorted((path.relative_to(raw).as_posix(), path.stat().st_size) for path in raw.rglob("*") if path.is_file())
+    return hashlib.sha256(repr(files).encode()).hexdigest()
+
+
+def _write(
+    folder: Path,
+    dataset: str,
+    classes: Sequence[str],
+    recipe: dict[str, Any],
+    splits: dict[str, Samples],
+    image_size: int,
+    source_files: str,
+    shard_bytes: int,
+) -> Manifest:
+    statistics = _Statistics(image_size)
+    source = hashlib.sha256()
+    shards: dict[str, list[Shard]] = {}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(*columns) as progress:
+        bar = progress.add_task(f"packing {dataset}", total=sum(map(len, splits.values())))
+        for split, samples in splits.items():
+            rows = max(1, shard_bytes // (image_size * image_size * 3))
+            count = math.ceil(len(samples) / rows)
+            shards[split] = []
+            for number, part in enumerate(np.array_split(np.arange(len(samples)), count)):
+                images, labels = np.empty((len(part), image_size, image_size, 3), np.uint8), samples.labels[part]
+                for row, (image, digest) in enumerate(_read(samples.take(part), image_size, threads)):
+                    images[row] = image
+                    source.update(digest)
+                    progress.advance(bar)
+                source.update(labels.astype("<i8").tobytes())
+                if split == "train":
+                    statistics.add(images)
+                file = folder / f"{split}-{number:05d}-of-{count:05d}.h5"
+                write_shard(file, images=images, labels=labels.astype("<i8"))
+                shards[split].append(_seal(file, len(part)))
+    write_shard(folder / "statistics.h5", mean_image=statistics.mean_image())
+    manifest = Manifest(
+        FORMAT_VERSION,
+        dataset,
+        list(classes),
+        recipe,
+        source_files,
+        source.hexdigest(),
+        *statistics.channels(),
+        _seal(folder / "statistics.h5", statistics.rows),
+        shards,
+    )
+    (folder / MANIFEST).write_text(manifest.dump(), encoding="utf-8")
+    _flush(folder / MANIFEST)
+    _flush(folder)
+    return manifest
+
+
+def _read(samples: Samples, size: int, threads: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, bytes]]:
+    """Each picture at its stored size, and a digest of its source. Pillow decodes and resizes without the GIL."""
+    if isinstance(samples.images, np.ndarray) and samples.images.shape[1:3] == (size, size):
+        return ((image, hashlib.sha256(image).digest()) for image in samples.images)
+    window = 64 * (os.cpu_count() or 1)  # bounds how far decoding runs ahead of writing
+
+    def read(source: Path | np.ndarray) -> tuple[np.ndarray, bytes]:
+        if isinstance(source, np.ndarray):
+            return fit(Image.fromarray(source), size), hashlib.sha256(source).digest()
+        try:
+            with source.open("rb") as file, Image.open(file) as image:
+                pixels = fit(image, size)
+                file.seek(0)
+                return pixels, hashlib.file_digest(file, "sha256").digest()
+        except FileNotFoundError as error:
+            raise ValueError(f"the picture {source} is missing; complete the raw files and run again") from error
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            reason = str(error).replace(str(source), "").strip()
+            raise ValueError(f"the picture {source} cannot be read ({reason}); replace or remove it") from error
+
+    return (
+        result
+        for start in range(0, len(samples), window)
+        for result in threads.map(read, samples.images[start : start + window])
+    )
+
+
+class _Statistics:
+    """Exact sums over the training split: integers, so that no order of addition can matter."""
+
+    def __init__(self, image_size: int) -> None:
+        self.rows = 0
+        self.pixels = np.zeros((image_size, image_size, 3), np.int64)
+        self.squares = [0, 0, 0]
+
+    def add(self, images: np.ndarray) -> None:
+        self.rows += len(images)
+        for start in range(0, len(images), 1024):
+            part = images[start : start + 1024]
+            self.pixels += part.sum(axis=0, dtype=np.int64)
+            for channel in range(3):
+                histogram = np.bincount(part[..., channel].ravel(), minlength=256)
+                self.squares[channel] += int(histogram @ np.arange(256, dtype=np.int64) ** 2)
+
+    def mean_image(self) -> np.ndarray:
+        return self.pixels / self.rows
+
+    def channels(self) -> tuple[list[float], list[float]]:
+        """Mean and (population) standard deviation of each channel."""
+        count = self.rows * self.pixels.shape[0] * self.pixels.shape[1]
+        totals = [int(total) for total in self.pixels.sum(axis=(0, 1))]
+        variances = [(count * square - total**2) / count**2 for total, square in zip(totals, self.squares, strict=True)]
+        return [total / count for total in totals], [math.sqrt(variance) for variance in variances]
+
+
+def _seal(path: Path, rows: int) -> Shard:
+    _flush(path)
+    return Shard(path.name, rows, path.stat().st_size, sha256(path))
+
+
+def _flush(path: Path) -> None:
+    """Flush a file, or the entries of a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

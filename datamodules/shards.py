@@ -1,0 +1,224 @@
+"""HDF5 shards of a packed data set, and the dataset that reads them (docs/data_format.md has the format to the bit)."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+FORMAT_VERSION = 1
+MANIFEST = "manifest.json"
+VERIFIED = ".verified.json"
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One HDF5 file: its name in the set's folder, its rows, its size, and the SHA-256 of its bytes."""
+
+    file: str
+    rows: int
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a packed set holds, from which pictures and by which recipe it was made.
+
+    ``channel_mean`` and ``channel_std`` are of the training split on the 0..255 scale; the mean image lies beside the
+    shards, in the file that ``statistics`` names.
+    """
+
+    format_version: int
+    dataset: str
+    classes: list[str]
+    recipe: dict[str, Any]
+    source_files: str
+    source_sha256: str
+    channel_mean: list[float]
+    channel_std: list[float]
+    statistics: Shard
+    splits: dict[str, list[Shard]]
+
+    @classmethod
+    def load(cls, folder: Path) -> "Manifest":
+        """Read the manifest of a set.
+
+        Raises:
+            ValueError: the file is no manifest, or of another format version.
+        """
+        path = folder / MANIFEST
+        try:
+            fields = json.loads(path.read_text(encoding="utf-8"))
+            version = fields["format_version"]
+            if version != FORMAT_VERSION:
+                raise ValueError(
+                    f"{path} has format version {version}, this program reads {FORMAT_VERSION}; {remedy(folder)}"
+                )
+            fields["statistics"] = Shard(**fields["statistics"])
+            fields["splits"] = {split: [Shard(**s) for s in shards] for split, shards in fields["splits"].items()}
+            return cls(**fields)
+        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not a manifest ({error}); {remedy(folder)}") from error
+
+    def dump(self) -> str:
+        """The manifest as JSON text."""
+        return json.dumps(asdict(self), indent=1)
+
+    def files(self) -> list[Shard]:
+        """Every file that belongs to the set, the manifest aside."""
+        return [self.statistics, *(shard for shards in self.splits.values() for shard in shards)]
+
+
+def remedy(folder: Path) -> str:
+    """What to do about a set that cannot be read."""
+    return f"delete the folder {folder} and run again to pack it anew"
+
+
+def verify(folder: Path, manifest: Manifest) -> None:
+    """Prove that every file of a set is what was packed.
+
+    A checksum is computed once; size and modification time stand for it in later runs, so that an untouched set costs
+    nothing to check.
+
+    Raises:
+        ValueError: a file is missing, cut short or edited.
+    """
+    try:
+        verified = json.loads((folder / VERIFIED).read_text())
+    except (OSError, ValueError):
+        verified = {}
+
+    def check(shard: Shard) -> tuple[int, int]:
+        path = folder / shard.file
+        if not path.is_file():
+            raise ValueError(f"{path} is missing; {remedy(folder)}")
+        stat = path.stat()
+        if stat.st_size != shard.bytes:
+            raise ValueError(f"{path} has {stat.st_size} bytes instead of {shard.bytes}; {remedy(folder)}")
+        stamp = (stat.st_size, stat.st_mtime_ns)
+        if verified.get(shard.file) != [*stamp, shard.sha256] and sha256(path) != shard.sha256:
+            raise ValueError(f"{path} was changed since it was packed (its checksum differs); {remedy(folder)}")
+        return stamp
+
+    shards = manifest.files()
+    with ThreadPoolExecutor() as threads:  # hashlib releases the GIL
+        stamps = {s.file: [*stamp, s.sha256] for s, stamp in zip(shards, threads.map(check, shards), strict=True)}
+    if stamps != verified:
+        with suppress(OSError):  # a read-only set is verified anew by every run
+            (folder / VERIFIED).write_text(json.dumps(stamps))
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_shard(path: Path, **arrays: np.ndarray) -> None:
+    """Write contiguous, uncompressed datasets: the layout that a memory map can read."""
+    with h5py.File(path, "w") as file:
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Where the arrays of one shard lie in its file: all that a worker process needs to map them."""
+
+    path: Path
+    bytes: int
+    mtime_ns: int
+    shape: tuple[int, int, int, int]
+    images_offset: int
+    labels_offset: int
+
+    @classmethod
+    def of(cls, path: Path) -> "_Layout":
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                images, labels = file["images"], file["labels"]
+                if images.dtype != np.uint8 or images.ndim != 4 or labels.dtype != "<i8" or len(labels) != len(images):
+                    raise ValueError("images are not uint8 (N, H, W, C) with int64 labels (N,)")
+                offsets = images.id.get_offset(), labels.id.get_offset()
+                if None in offsets:
+                    raise ValueError("its datasets are not contiguous")
+                shape = images.shape
+        except (OSError, KeyError, ValueError, AttributeError) as error:
+            raise ValueError(f"{path} is not a readable shard ({error}); {remedy(path.parent)}") from error
+        stat = path.stat()
+        return cls(path, stat.st_size, stat.st_mtime_ns, shape, *offsets)
+
+    def map(self) -> tuple[np.ndarray, np.ndarray]:
+        stat = self.path.stat()
+        if (stat.st_size, stat.st_mtime_ns) != (self.bytes, self.mtime_ns):
+            raise ValueError(f"{self.path} changed while it was in use; {remedy(self.path.parent)}")
+        images = np.memmap(self.path, np.uint8, "r", self.images_offset, self.shape)
+        labels = np.memmap(self.path, "<i8", "r", self.labels_offset, self.shape[:1])
+        return images.view(np.ndarray), labels.view(np.ndarray)  # plain arrays index faster than memmap's subclass
+
+
+class ShardDataset(Dataset):
+    """The rows of one split, read by whole batches from memory maps.
+
+    Holds no open file when pickled: each process maps the shards at its first read.
+
+    Args:
+        paths: the shards in order.
+
+    Raises:
+        ValueError: a file is not a shard, or its pictures differ in size from the first one's.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self._layouts = [_Layout.of(path) for path in paths]
+        self._starts = np.cumsum([0] + [layout.shape[0] for layout in self._layouts])
+        self._maps: list[tuple[np.ndarray, np.ndarray]] | None = None
+        self.image_shape = self._layouts[0].shape[1:]
+        for layout in self._layouts:
+            if layout.shape[1:] != self.image_shape:
+                raise ValueError(f"{layout.path} holds pictures of {layout.shape[1:]}, not of {self.image_shape}")
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Image uint8 ``(H, W, C)`` and label int64."""
+        images, labels = self.__getitems__([index])
+        return images[0], labels[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> tuple[Tensor, Tensor]:
+        """Images uint8 ``(B, H, W, C)`` and labels int64 ``(B,)`` of the named rows, in their order."""
+        rows = np.asarray(indices, np.int64)
+        if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
+            raise IndexError(f"rows {rows.min()} to {rows.max()} asked of a split with {len(self)}")
+        if self._maps is None:
+            self._maps = [layout.map() for layout in self._layouts]
+        images = np.empty((len(rows), *self.image_shape), np.uint8)
+        labels = np.empty(len(rows), np.int64)
+        if len(self._maps) == 1:
+            _gather(self._maps[0], rows, images, labels)
+        else:
+            owners = np.searchsorted(self._starts, rows, side="right") - 1
+            for owner in np.unique(owners):
+                mine = np.flatnonzero(owners == owner)
+                images[mine], labels[mine] = (array[rows[mine] - self._starts[owner]] for array in self._maps[owner])
+        return torch.from_numpy(images), torch.from_numpy(labels)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_maps": None}
+
+
+def _gather(arrays: tuple[np.ndarray, np.ndarray], rows: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
+    """Copy rows into buffers; mode="clip" spares np.take the buffered copy that mode="raise" makes."""
+    np.take(arrays[0], rows, axis=0, out=images, mode="clip")
+    np.take(arrays[1], rows, axis=0, out=labels, mode="clip")

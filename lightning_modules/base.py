@@ -1,0 +1,81 @@
+"""The one LightningModule that every architecture extends: its steps, its optimizer, nothing else."""
+
+from collections import defaultdict
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Classifier(LightningModule):
+    """An image classifier trained with cross-entropy.
+
+    A subclass builds ``self.net``, or overrides ``forward``. Metrics, schedules, logs and plots are callbacks that
+    read what the steps return, so none of them is written here.
+
+    Args:
+        num_classes: number of classes C; linked from the datamodule.
+        image_size: height and width of the square input in pixels; linked from the datamodule.
+        optimizer: maps parameter groups to an optimizer.
+        weight_decay: decay of convolution and linear weights, in the optimizer's own convention. Biases and
+            normalisation parameters are never decayed. A Keras ``l2(r)`` is ``weight_decay = 2 * r`` in SGD.
+        label_smoothing: share of the target probability spread over all classes, 0 to 1.
+    """
+
+    net: nn.Module
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_size: int,
+        optimizer: OptimizerCallable = torch.optim.SGD,
+        weight_decay: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.optimizer = optimizer
+        self.weight_decay = weight_decay
+        self.label_smoothing = label_smoothing
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of normalised images ``(B, 3, H, W)``."""
+        return self.net(images)
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """``loss`` (a scalar), and ``logits`` and ``labels`` detached for callbacks to read."""
+        images, labels = batch
+        logits = self(images)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        return {"loss": loss, "logits": logits.detach(), "labels": labels}
+
+    def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """As in training, but the loss is the plain cross-entropy whatever the label smoothing."""
+        images, labels = batch
+        logits = self(images)
+        return {"loss": F.cross_entropy(logits, labels), "logits": logits, "labels": labels}
+
+    def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        """The same as in validation."""
+        return self.validation_step(batch, batch_idx)
+
+    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
+        """Class probabilities ``(B, C)``, in float32 whatever the precision."""
+        images, _ = batch
+        return self(images).float().softmax(dim=1)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """One parameter group for each distinct weight decay."""
+        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+        for module_name, module in self.named_modules():
+            for name, parameter in module.named_parameters(prefix=module_name, recurse=False):
+                decayed = isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)) and name.endswith("weight")
+                groups[self.weight_decay_of(name) if decayed else 0.0].append(parameter)
+        return self.optimizer([{"params": params, "weight_decay": decay} for decay, params in groups.items()])
+
+    def weight_decay_of(self, name: str) -> float:
+        """Decay of the convolution or linear weight called ``name``; an architecture may tell its parts apart."""
+        return self.weight_decay

@@ -1,0 +1,35 @@
+"""Small data sets with the layout of the official ones, made in a temporary folder."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import datamodules
+
+
+@pytest.fixture(scope="session")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with 17flowers/jpg (all 1 360 files, tiny) and cifar-10-batches-py (60 pictures a batch)."""
+    folder, rng = tmp_path_factory.mktemp("raw"), np.random.default_rng(0)
+    flowers, cifar = folder / "17flowers" / "jpg", folder / "cifar-10-batches-py"
+    flowers.mkdir(parents=True)
+    for number in range(1, 1361):
+        hue = (number - 1) // 80 * 15
+        size = (20, 24) if number % 2 else (24, 20)
+        Image.new("RGB", size, (hue, 255 - hue, number % 256)).save(flowers / f"image_{number:04d}.jpg")
+    cifar.mkdir()
+    for file in [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]:
+        batch = {b"data": rng.integers(0, 256, (60, 3072), np.uint8), b"labels": [i % 10 for i in range(60)]}
+        (cifar / file).write_bytes(pickle.dumps(batch, protocol=4))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root where the digits are packed already."""
+    root = tmp_path_factory.mktemp("data")
+    datamodules.Digits(root=str(root)).prepare_data()
+    return root

@@ -1,0 +1,50 @@
+"""Samplers: every row once an epoch, whatever the number of processes."""
+
+import numpy as np
+import pytest
+
+from datamodules.sampling import EveryRowOnce, ShuffledKeys
+
+
+def keys_of(rows: int, batch_size: int, world_size: int, epoch: int, seed: int = 1) -> list[list[int]]:
+    samplers = [ShuffledKeys(rows, batch_size, seed, rank, world_size) for rank in range(world_size)]
+    for sampler in samplers:
+        sampler.set_epoch(epoch)
+    return [list(sampler) for sampler in samplers]
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_the_global_batches_do_not_depend_on_the_number_of_processes(world_size: int) -> None:
+    (alone,) = keys_of(103, 8, 1, epoch=3)
+    shares = keys_of(103, 8, world_size, epoch=3)
+    per_process = 8 // world_size
+    for batch in range(103 // 8):
+        together = [key for share in shares for key in share[batch * per_process : (batch + 1) * per_process]]
+        assert together == alone[batch * 8 : (batch + 1) * 8]
+
+
+def test_an_epoch_shows_no_row_twice_and_drops_less_than_a_batch() -> None:
+    (keys,) = keys_of(103, 8, 1, epoch=0)
+    assert len(keys) == len(set(keys)) == 96 == len(ShuffledKeys(103, 8, 1))
+    assert set(keys) < set(range(103))
+
+
+def test_keys_name_the_epoch_and_the_order_changes() -> None:
+    (first,), (second,) = keys_of(40, 8, 1, epoch=0), keys_of(40, 8, 1, epoch=1)
+    assert not set(first) & set(second)
+    assert sorted(key % 40 for key in second) == list(range(40))
+    assert [key % 40 for key in second] != first
+    assert keys_of(40, 8, 1, epoch=1) == [second]
+    assert keys_of(40, 8, 1, epoch=1, seed=2) != [second]
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "world_size"), [(101, 8, 1), (101, 8, 2), (101, 8, 3), (3, 1, 3), (8, 8, 1)]
+)
+def test_evaluation_sees_each_row_once_in_the_same_batches(rows: int, batch_size: int, world_size: int) -> None:
+    shares = [list(EveryRowOnce(rows, batch_size, rank, world_size)) for rank in range(world_size)]
+    assert sorted(row for share in shares for row in share) == list(range(rows))
+    expected = {tuple(range(start, min(start + batch_size, rows))) for start in range(0, rows, batch_size)}
+    batches = [tuple(share[i : i + batch_size]) for share in shares for i in range(0, len(share), batch_size)]
+    assert set(batches) == expected
+    assert np.ptp([len(share) for share in shares]) <= batch_size
