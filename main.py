@@ -1,7 +1,6 @@
 """The one entry: `fit`, `validate`, `test` and `predict` from an experiment's YAML or from a run's folder."""
 
 import argparse
-import logging
 import sys
 from collections.abc import Sequence
 from itertools import pairwise
@@ -14,6 +13,7 @@ import callbacks as cb
 from callbacks import run_folder
 from datamodules import ImageDataModule
 from lightning_modules import Classifier
+from messages import message, quieten
 
 RUN_FLAGS = """flags of a run, besides those below:
   --run FOLDER   use the configuration and the best checkpoint of a run; `fit` continues it from its last checkpoint
@@ -25,17 +25,19 @@ RUN_FLAGS = """flags of a run, besides those below:
 class CLI(LightningCLI):
     """LightningCLI with a run's folder and the callbacks that every run has."""
 
-    def __init__(self, run: Path, command: Sequence[str]) -> None:
-        self.run, self.command = run, command
-        quiet = {"exit_on_error": False}  # raise, so that `main` prints the mistake without a page of usage
-        defaults = {"logger": False, "use_distributed_sampler": False}  # the datamodule samples for each process
+    def __init__(self, run: Path, command: Sequence[str], typed: str) -> None:
+        self.run, self.typed = run, typed
+        quiet = {"exit_on_error": False, "allow_abbrev": False}  # `main` prints mistakes, without a page of usage
         super().__init__(
             Classifier,
             ImageDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
-            trainer_defaults=defaults,
+            trainer_defaults={
+                "logger": False,
+                "use_distributed_sampler": False,
+            },  # the datamodule deals out samples
             seed_everything_default=42,
             parser_kwargs={**quiet, "epilog": RUN_FLAGS, **{name: quiet for name in self.subcommands()}},
             args=list(command),
@@ -52,15 +54,10 @@ class CLI(LightningCLI):
         config.ckpt_path = None
         text = self._parser(self.subcommand).dump(config, skip_none=False)
         chosen = self.config_init[self.subcommand].trainer.callbacks or []
-        every_run = (
-            *(
-                cb.RunFolder(text, " ".join(["main.py", *self.command])),
-                cb.StepSeed(),
-                cb.MeanLoss(),
-                cb.TopKAccuracy(),
-            ),
-            *(cb.TrainingMonitor(), cb.ClassReport(), cb.BestCheckpoint(), cb.LastCheckpoint()),
-        )
+        every_run = [
+            *(cb.RunFolder(text, self.typed), cb.StepSeed(), cb.MeanLoss(), cb.TopKAccuracy(), cb.TrainingMonitor()),
+            *(cb.Provenance(self.typed), cb.ClassReport(), cb.BestCheckpoint(), cb.LastCheckpoint()),
+        ]
         added = [callback for callback in every_run if not any(isinstance(c, type(callback)) for c in chosen)]
         # Means are logged before the callbacks that read them.
         ordered = sorted([*chosen, *added], key=lambda callback: not isinstance(callback, cb.EpochMeans))
@@ -82,7 +79,7 @@ def run_command(args: Sequence[str]) -> None:
             command += ["--ckpt_path", str(run_folder.checkpoint_of(flags.run, which))]
     configs = [Path(value) for flag, value in pairwise(command) if flag in ("-c", "--config")]
     run = flags.run or run_folder.new_run(configs[-1].stem if configs else "run", flags.name)
-    cli = CLI(run, command)
+    cli = CLI(run, command, " ".join(["main.py", *args]))
     if fit and flags.then == "test":
         cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=str(run_folder.checkpoint_of(run)))
 
@@ -91,19 +88,15 @@ def main() -> None:
     """Run one command; an error ends it with one short message, its traceback in the run's log."""
     args = sys.argv[1:]
     debug = "--debug" in args
-    log = logging.getLogger("litvision")
-    log.setLevel(logging.DEBUG)
-    console = logging.StreamHandler(sys.stdout)
-    console.setLevel(logging.INFO)
-    log.addHandler(console)
+    log = quieten()
     try:
         run_command([argument for argument in args if argument != "--debug"])
     except Exception as error:
         if debug:
             raise
         log.debug("failed", exc_info=True)
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [repr(error)]
-        sys.exit("\n".join(["error: " + lines[0][:400], *(line[:400] for line in lines[-3:] if line is not lines[0])]))
+        print(message(error), file=sys.stderr)
+        sys.exit(2 if isinstance(error, argparse.ArgumentError) else 1)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class RunFolder(Callback):
             partial.write_text(self.config, encoding="utf-8")
             os.replace(partial, folder / CONFIG)
         log_to(folder / "log.txt")
-        logging.getLogger("litvision").debug("%s: %s", stage, self.command)
+        logging.getLogger("litvision").debug("%s", self.command)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let a checkpoint alone say which run it came from."""

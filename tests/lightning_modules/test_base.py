@@ -95,7 +95,7 @@ def test_built_from_yaml(name, arguments):
     optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5, "momentum": 0.75}}
     own = {"num_classes": 7, "image_size": 16, "optimizer": optimizer, "weight_decay": 0.25, "label_smoothing": 0.125}
     config = {"class_path": f"lightning_modules.{name}", "init_args": {**arguments, **own}}
-    model = parser.instantiate_classes(parser.parse_object({"model": config})).model
+    model = parser.instantiate(parser.parse_object({"model": config})).model
     assert type(model).__name__ == name
     assert (model.num_classes, model.image_size, model.weight_decay, model.label_smoothing) == (7, 16, 0.25, 0.125)
     groups = model.configure_optimizers().param_groups

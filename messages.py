@@ -1,0 +1,75 @@
+"""What a user reads besides results: errors in at most five lines, and no warning that nobody can act on."""
+
+import argparse
+import difflib
+import inspect
+import logging
+import re
+import sys
+import warnings
+from pkgutil import resolve_name
+
+UNHELPFUL = (
+    "LightningCLI's args parameter",
+    "`isinstance(treespec, LeafSpec)` is deprecated",
+    "\n    Dump of a value that does not round-trip",  # a tuple in the resolved configuration
+    "You are using a custom batch sampler",
+    "It is recommended to use `self.log(",  # metrics are reduced before they are logged
+    "The '.*dataloader' does not have many workers",
+    "Checkpoint directory .* exists and is not empty",
+)
+
+MAX_LINES, MAX_WIDTH = 5, 300
+
+# Of a failed union, jsonargparse names every branch; these lines tell nothing that the others do not.
+NOISE = re.compile(
+    r"Does not validate against|Subtypes: |Errors:|Given value type: |Given value: (NestedArg|Namespace|\[|\{)"
+    r"|Expected a <class 'NoneType'>|Subclass types expect|a (class path|dict) |Not a valid subclass"
+    r"|Import path .* does not correspond|Expected a path but|$"
+)
+
+
+def quieten() -> logging.Logger:
+    """Silence the libraries' unhelpful words; the program's own log, which prints what it is told."""
+    for text in UNHELPFUL:
+        warnings.filterwarnings("ignore", text if ".*" in text else re.escape(text))
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())
+    log = logging.getLogger("litvision")
+    log.setLevel(logging.DEBUG)
+    console = logging.StreamHandler(sys.stdout)
+    console.setLevel(logging.INFO)
+    log.addHandler(console)
+    return log
+
+
+def message(error: Exception) -> str:
+    """The error's text without what only a developer of the libraries needs."""
+    text = str(error) or repr(error)
+    lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
+    if "Original Traceback" in text:  # raised in a worker process, with its traceback as the text
+        lines = [re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])]
+    told: list[str] = []
+    for line in dict.fromkeys(line for line in lines if not NOISE.match(line)):
+        line = re.sub(r"""^(Parser key "(.+)"|Problem with given class_path '(.+)'):$""", r"\2\3:", line)
+        line = re.sub(r"^Type typing.Callable.* callable class: ", "", line)
+        if told and told[-1].endswith(":"):  # a place, and what is wrong there
+            told[-1] += " " + line
+        else:
+            told.append(line)
+    told = told[: MAX_LINES - 1]
+    if isinstance(error, argparse.ArgumentError):
+        told.append(_remedy(text))
+    return "\n".join(["error: " + told[0][:MAX_WIDTH], *("  " + line[:MAX_WIDTH] for line in told[1:])])
+
+
+def _remedy(text: str) -> str:
+    """Names that were probably meant, for an option or a class that is not there."""
+    if found := re.search(r"Option '([\w.]+)' is not accepted", text):
+        owners = re.findall(r"class_path[ =]'([\w.]+)'", text[: found.start()] + text[found.end() :].partition("\n")[0])
+        wanted, known = found[1], list(inspect.signature(resolve_name(owners[-1])).parameters)
+    elif found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
+        wanted, known = found[2], [name for name in vars(resolve_name(found[1])) if name[0].isupper()]
+    else:
+        return "`--help` lists the flags, `--data.help datamodules.CIFAR10` those of a class"
+    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.6)
+    return f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(known)}"
