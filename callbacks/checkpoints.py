@@ -45,10 +45,20 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class BestCheckpoint(RunCheckpoint):
-    """The checkpoint with the best validation top-1 accuracy, the earliest of equals."""
+    """The checkpoint with the best validation top-1 accuracy, the earliest of equals.
+
+    Where the test split validates (``validate_on_test`` of the datamodule), nothing may be chosen by it: then the best
+    checkpoint is the last one.
+    """
 
     def __init__(self) -> None:
         super().__init__("best", monitor="val/top1", mode="max")
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See whether there is a split to choose by."""
+        if getattr(trainer.datamodule, "validate_on_test", False):
+            self.monitor = None
+        super().setup(trainer, pl_module, stage)
 
 
 class LastCheckpoint(RunCheckpoint):
