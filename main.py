@@ -61,7 +61,11 @@ class CLI(LightningCLI):
         added = [callback for callback in every_run if not any(isinstance(c, type(callback)) for c in chosen)]
         # Means are logged before the callbacks that read them.
         ordered = sorted([*chosen, *added], key=lambda callback: not isinstance(callback, cb.EpochMeans))
-        return super().instantiate_trainer(default_root_dir=str(self.run), callbacks=ordered)
+        plugins = self.config_init[self.subcommand].trainer.plugins or [cb.WholeCheckpointIO()]
+        return super().instantiate_trainer(default_root_dir=str(self.run), callbacks=ordered, plugins=plugins)
+
+    def _parse_ckpt_path(self) -> None:
+        """Take no settings from a checkpoint: what YAML and flags say is what runs."""
 
 
 def run_command(args: Sequence[str]) -> None:

@@ -38,7 +38,7 @@ def quieten() -> logging.Logger:
     log.setLevel(logging.DEBUG)
     console = logging.StreamHandler(sys.stdout)
     console.setLevel(logging.INFO)
-    log.addHandler(console)
+    log.handlers = [console]
     return log
 
 

@@ -1,6 +1,6 @@
 """Behaviours of a run, one a file; ``class_path: callbacks.PolyDecay`` in an experiment's YAML names one."""
 
-from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpointIO
 from callbacks.class_report import ClassReport
 from callbacks.epoch_means import EpochMeans
 from callbacks.inverse_time_decay import InverseTimeDecay
@@ -29,4 +29,5 @@ __all__ = [
     "StepSeed",
     "TopKAccuracy",
     "TrainingMonitor",
+    "WholeCheckpointIO",
 ]

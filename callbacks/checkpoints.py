@@ -1,10 +1,46 @@
-"""Best and last checkpoint of a run, in ``<run>/checkpoints``."""
+"""Best and last checkpoint of a run, in ``<run>/checkpoints``, and how checkpoints get to disk and back."""
 
 import os
+from collections.abc import Callable
 from typing import Any
 
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are whole or not there, and that can run no code when they are loaded."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any | None = None) -> None:
+        """Write under a temporary name, flush to disk, rename: a kill leaves the earlier checkpoint as it was."""
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        partial = f"{path}.partial"
+        with open(partial, "wb") as file:
+            torch.save(checkpoint, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+
+    def load_checkpoint(
+        self, path: str, map_location: Callable | None = None, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Load onto the CPU.
+
+        Raises:
+            ValueError: the file is damaged, or holds more than weights and plain values.
+        """
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=weights_only is not False)
+        except OSError:
+            raise
+        except Exception as error:  # a damaged file can raise nearly anything
+            reason = str(error).splitlines()[0]
+            raise ValueError(
+                f"{path} is damaged, or is not a checkpoint of this program ({reason[:100]}); "
+                "choose another with --ckpt_path"
+            ) from error
 
 
 class RunCheckpoint(ModelCheckpoint):

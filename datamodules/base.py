@@ -133,19 +133,20 @@ class ImageDataModule(LightningDataModule):
             for split, shards in manifest.splits.items()
         }
         self._normalize = Normalization(self.normalization, self.folder, manifest)
+        if self.batch_size % self.trainer.world_size:
+            raise ValueError(f"batch_size {self.batch_size} does not divide among {self.trainer.world_size} processes")
+        if stage == "fit" and self.batch_size > len(self.splits["train"]):
+            raise ValueError(f"batch_size {self.batch_size} exceeds the {len(self.splits['train'])} training samples")
 
     def train_dataloader(self) -> DataLoader:
         """Shuffled, augmented batches; the last incomplete one is dropped."""
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        rows = len(self.splits["train"])
-        if self.batch_size % world_size:
-            raise ValueError(f"batch_size {self.batch_size} does not divide among {world_size} processes")
-        if self.batch_size > rows:
-            raise ValueError(f"batch_size {self.batch_size} is larger than the training split with its {rows} samples")
-        seed = run_seed()
-        dataset = AugmentedDataset(self.splits["train"], self.transforms, seed)
-        keys = ShuffledKeys(rows, self.batch_size, seed, rank, world_size)
-        return self._loader(dataset, BatchSampler(keys, self.batch_size // world_size, drop_last=True))
+        train, seed = self.splits["train"], run_seed()
+        keys = ShuffledKeys(len(train), self.batch_size, seed, rank, world_size)
+        # In a continued run, Lightning starts loader processes before it calls set_epoch.
+        keys.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
+        batches = BatchSampler(keys, self.batch_size // world_size, drop_last=True)
+        return self._loader(AugmentedDataset(train, self.transforms, seed), batches)
 
     def val_dataloader(self) -> DataLoader:
         """Every validation sample once, in stored order."""

@@ -70,7 +70,7 @@ def pack(
         if samples.labels.min() < 0 or samples.labels.max() >= len(classes):
             raise ValueError(f"the {split} split of {dataset} has labels outside 0..{len(classes) - 1}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(folder.name + ".lock")):
+    with FileLock(folder.with_name(f".{folder.name}.lock")):
         if folder.exists() and not overwrite:
             raise FileExistsError(f"{folder} is already there; pass overwrite=True to replace it")
         partial, replaced = (folder.with_name(folder.name + ending) for ending in (".partial", ".replaced"))

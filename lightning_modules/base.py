@@ -1,6 +1,7 @@
 """The one LightningModule that every architecture extends: its steps, its optimizer, nothing else."""
 
 from collections import defaultdict
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
@@ -66,6 +67,22 @@ class Classifier(LightningModule):
         """Class probabilities ``(B, C)``, in float32 whatever the precision."""
         images, _ = batch
         return self(images).float().softmax(dim=1)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the weights of another network before any is loaded.
+
+        Raises:
+            ValueError: names the first weights that differ.
+        """
+        found = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
+        expected = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
+        differing = [name for name in (expected | found) if expected.get(name) != found.get(name)]
+        if differing:
+            name = differing[0]
+            raise ValueError(
+                f"the checkpoint holds another network than this {type(self).__name__}: {len(differing)} tensors "
+                f"differ, {name} is {found.get(name, 'missing')} there and {expected.get(name, 'missing')} here"
+            )
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One parameter group for each distinct weight decay."""

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import datamodules
+
+torch.set_num_threads(1)  # the networks are tiny: more threads only wait for each other
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,252 @@
+"""The command line end to end: fit, test, continue, move; and what a user reads when something is wrong."""
+
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule, Trainer
+
+import callbacks as cb
+import main
+
+PROJECT = Path(main.__file__).parent
+DIGITS = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml")]
+AUGMENTED = ["--data.transforms+", "albumentations.Affine", "--data.transforms.rotate", "[-20, 20]"]
+TINY = [
+    "--trainer.accelerator",
+    "cpu",
+    "--trainer.enable_progress_bar",
+    "false",
+    "--trainer.enable_model_summary",
+    "false",
+]
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs go to tmp_path/runs; the digits are packed already."""
+    monkeypatch.chdir(tmp_path)
+    main.quieten()
+    (tmp_path / "data").symlink_to(shards)
+
+
+def run(*args: str) -> None:
+    main.run_command([args[0], *(DIGITS if "--run" not in args and "--config" not in args else []), *args[1:], *TINY])
+
+
+def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *args: str) -> str:
+    """What a failing command prints as its error."""
+    monkeypatch.setattr(sys, "argv", ["main.py", *args])
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main.main()
+    assert stopped.value.code in (1, 2)
+    error = capsys.readouterr().err
+    printed = error[error.index("error: ") :].strip()
+    assert len(printed.splitlines()) <= 5
+    assert "Traceback" not in error
+    return printed
+
+
+def same_weights(one: Path, other: Path, which: str = "last", other_which: str = "last") -> bool:
+    """Whether two runs' checkpoints agree to the bit, optimizer included."""
+    first, second = (
+        torch.load(folder / f"checkpoints/{name}.ckpt", weights_only=True)
+        for folder, name in ((one, which), (other, other_which))
+    )
+    momenta = [
+        [state["momentum_buffer"] for state in c["optimizer_states"][0]["state"].values()] for c in (first, second)
+    ]
+    pairs = [
+        *zip(first["state_dict"].values(), second["state_dict"].values(), strict=True),
+        *zip(*momenta, strict=True),
+    ]
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_fit_then_test_then_again_from_the_folder_after_a_move(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run("fit", "--name", "a", "--then", "test", "--trainer.max_epochs", "2")
+    last_line = capsys.readouterr().out.strip().splitlines()[-1]
+    folder = tmp_path / "runs/quickstart_digits/a"
+    for file in (
+        *("config.yaml", "history.json", "history.png", "log.txt", "sessions.json", "checkpoints/best.ckpt"),
+        *("checkpoints/last.ckpt", "report/metrics.json", "report/per_class.csv", "report/confusion_matrix.png"),
+    ):
+        assert (folder / file).stat().st_size > 0
+    metrics = json.loads((folder / "report/metrics.json").read_text())
+    assert metrics["samples"] == 450
+    assert last_line == f"test top-1 = {metrics['test/top1']:.4f}"
+
+    moved = tmp_path / "elsewhere"
+    shutil.move(folder, moved)
+    (moved / "report/metrics.json").unlink()
+    run("test", "--run", str(moved))
+    assert json.loads((moved / "report/metrics.json").read_text()) == metrics
+    assert capsys.readouterr().out.strip().splitlines()[-1] == last_line
+    run("validate", "--run", str(moved))
+    run("predict", "--run", str(moved))
+
+
+@pytest.fixture
+def power_cut(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Ends training in the middle of the second epoch; calling it brings the power back."""
+    seed_step = cb.StepSeed.on_train_batch_start
+
+    def fail(self: cb.StepSeed, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == (1, 2):
+            raise RuntimeError("power cut")
+        seed_step(self, trainer, pl_module, batch, batch_idx)
+
+    monkeypatch.setattr(cb.StepSeed, "on_train_batch_start", fail)
+    return lambda: monkeypatch.setattr(cb.StepSeed, "on_train_batch_start", seed_step)
+
+
+def test_a_continued_run_equals_an_uninterrupted_one(tmp_path: Path, power_cut: Callable[[], None]) -> None:
+    with pytest.raises(RuntimeError, match="power cut"):
+        run("fit", "--name", "parts", *AUGMENTED, "--trainer.max_epochs", "3")
+    power_cut()
+    run("fit", "--name", "whole", *AUGMENTED, "--trainer.max_epochs", "3")
+    parts, whole = (tmp_path / "runs/quickstart_digits" / name for name in ("parts", "whole"))
+    assert len(json.loads((parts / "history.json").read_text())) == 1
+    assert not same_weights(parts, whole)
+
+    run("fit", "--run", str(parts))
+    assert same_weights(parts, whole)
+    assert (parts / "history.json").read_text() == (whole / "history.json").read_text()
+    assert (parts / "config.yaml").read_text() == (whole / "config.yaml").read_text()
+    sessions = json.loads((parts / "sessions.json").read_text())
+    assert [(s["first_epoch"], s["last_epoch"]) for s in sessions] == [(1, 1), (2, 3)]
+
+
+def test_a_moved_run_keeps_its_best_checkpoint_when_continued(tmp_path: Path) -> None:
+    run("fit", "--name", "a", "--trainer.max_epochs", "2")
+    shutil.move(tmp_path / "runs/quickstart_digits/a", tmp_path / "moved")
+    best = torch.load(tmp_path / "moved/checkpoints/best.ckpt", weights_only=True)["epoch"]
+    # without a learning rate nothing can improve, and nothing may replace the best checkpoint
+    run("fit", "--run", str(tmp_path / "moved"), "--trainer.max_epochs", "4", "--model.optimizer.lr", "1e-30")
+    assert torch.load(tmp_path / "moved/checkpoints/best.ckpt", weights_only=True)["epoch"] == best
+    assert torch.load(tmp_path / "moved/checkpoints/last.ckpt", weights_only=True)["epoch"] == 3
+    history = json.loads((tmp_path / "moved/history.json").read_text())
+    assert [record["epoch"] for record in history] == [1, 2, 3, 4]
+    assert history[-1]["lr"] < 1e-20  # the flag wins over what the checkpoint holds
+
+
+def test_checkpoints_load_safely_and_carry_their_configuration(tmp_path: Path) -> None:
+    run("fit", "--name", "a", "--trainer.max_epochs", "1")
+    folder = tmp_path / "runs/quickstart_digits/a"
+    for which in ("best", "last"):
+        checkpoint = torch.load(folder / f"checkpoints/{which}.ckpt", weights_only=True)
+        assert checkpoint["config"] == (folder / "config.yaml").read_text()
+
+
+def test_nothing_is_chosen_by_the_test_split(tmp_path: Path) -> None:
+    run("fit", "--name", "a", "--trainer.max_epochs", "2", "--data.validate_on_test", "true")
+    folder = tmp_path / "runs/quickstart_digits/a"
+    assert same_weights(folder, folder, "best", "last")
+
+
+def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run("fit", "--name", "a", "--trainer.max_epochs", "1", "--trainer.logger", "WandbLogger")
+    assert list(tmp_path.rglob("*.wandb"))
+    assert (tmp_path / "runs/quickstart_digits/a/checkpoints/best.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--trainer.max_epoch", "3"], ["max_epoch"]),
+        (["--model.dropuot", "0.5"], ["MiniVGGNet", "dropuot", "pool_dropout"]),
+        (["--model.optimizer.lrr", "0.5"], ["optimizer", "lrr", "did you mean lr"]),
+        (["--model.class_path", "lightning_modules.MiniVGGNett"], ["did you mean MiniVGGNet"]),
+        (["--data.class_path", "datamodules.Cifar10"], ["Cifar10", "CIFAR10"]),
+        (["--data.batch_size", "many"], ["batch_size", "int", "many"]),
+        (["--data.batch_size", "0"], ["batch_size is 0", "at least 1"]),
+        (["--data.batch_size", "5000"], ["batch_size 5000", "1212 training samples"]),
+        (["--data.normalization", "zca"], ["normalization", "mean_image"]),
+        (["--data.val_fraction", "1.5"], ["val_fraction is 1.5"]),
+        (["--data.image_size", "30"], ["multiple of 4", "30"]),
+        (["--data.transforms+", "albumentations.GaussNoise", "--data.transforms.var_limit", "[1, 2]"], ["var_limit"]),
+        (["--trainer.callbacks+", "callbacks.TopKAccuracy", "--trainer.callbacks.ks", "[0]"], ["ks is [0]"]),
+        (
+            ["--data.class_path", "datamodules.CIFAR10", "--data.source", "/nowhere"],
+            ["/nowhere", "data_batch_1", "source"],
+        ),
+    ],
+)
+def test_mistakes_are_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, flags: list[str], words: list[str]
+) -> None:
+    printed = fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, *flags)
+    for word in words:
+        assert word in printed
+    assert not Path("runs").exists()
+
+
+def test_what_is_no_run_or_not_yet_tested(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "nowhere is not a run's folder" in fails(capsys, monkeypatch, "test", "--run", "nowhere")
+    assert "nofile.yaml" in fails(capsys, monkeypatch, "fit", "--config", "nofile.yaml")
+    assert "subcommand" in fails(capsys, monkeypatch)
+    Path("empty").mkdir()
+    Path("empty/config.yaml").touch()
+    assert "no checkpoints/last.ckpt" in fails(capsys, monkeypatch, "fit", "--run", "empty")
+
+
+def test_a_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    run("fit", "--name", "a", "--trainer.max_epochs", "1")
+    before = Path("runs/quickstart_digits/a/checkpoints/last.ckpt").read_bytes()
+    assert "--run" in fails(capsys, monkeypatch, "fit", *DIGITS, "--name", "a")
+    assert Path("runs/quickstart_digits/a/checkpoints/last.ckpt").read_bytes() == before
+
+
+def test_damage(
+    tmp_path: Path, shards: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint of another network, a damaged one, an edited and a truncated shard, a set of another recipe."""
+    run("fit", "--name", "a", "--trainer.max_epochs", "1")
+    folder = Path("runs/quickstart_digits/a")
+    other = ["--model.class_path", "lightning_modules.CifarResNet", "--model.depth", "8"]
+    printed = fails(
+        capsys, monkeypatch, "test", *DIGITS, *TINY, *other, "--ckpt_path", str(folder / "checkpoints/best.ckpt")
+    )
+    assert "another network" in printed
+    assert "CifarResNet" in printed
+    (folder / "checkpoints/best.ckpt").write_bytes(b"not a checkpoint")
+    assert "best.ckpt" in fails(capsys, monkeypatch, "test", "--run", str(folder), *TINY)
+
+    copy = tmp_path / "copy"
+    shutil.copytree(shards, copy)
+    root = ["--data.root", str(copy)]
+    (packed,) = copy.glob("digits-*")
+    shard = packed / "train-00000-of-00001.h5"
+    content = shard.read_bytes()
+    shard.write_bytes(content[:5000] + b"edited" + content[5006:])
+    assert "train-00000-of-00001.h5 was changed" in fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, *root)
+    shard.write_bytes(content[:5000])
+    assert "has 5000 bytes instead of" in fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, *root)
+    shard.write_bytes(content)
+    manifest = json.loads((packed / "manifest.json").read_text())
+    manifest["recipe"]["split_seed"] = 7
+    (packed / "manifest.json").write_text(json.dumps(manifest))
+    assert "another recipe (split_seed 7 instead of 42)" in fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, *root)
+
+
+def test_a_broken_picture_is_named_by_the_command(
+    raw: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(raw, tmp_path / "raw")
+    (tmp_path / "raw/17flowers/jpg/image_0077.jpg").write_bytes(b"\xff\xd8\xff")
+    config = [
+        "--config",
+        str(PROJECT / "experiments/minivggnet_flowers17.yaml"),
+        "--data.source",
+        str(tmp_path / "raw"),
+    ]
+    assert "image_0077.jpg cannot be read" in fails(capsys, monkeypatch, "fit", *config)
+    assert not list(tmp_path.glob("data/flowers17-*/manifest.json"))
