@@ -133,7 +133,7 @@ class ImageDataModule(LightningDataModule):
             for split, shards in manifest.splits.items()
         }
         self._normalize = Normalization(self.normalization, self.folder, manifest)
-        if self.batch_size % self.trainer.world_size:
+        if stage == "fit" and self.batch_size % self.trainer.world_size:
             raise ValueError(f"batch_size {self.batch_size} does not divide among {self.trainer.world_size} processes")
         if stage == "fit" and self.batch_size > len(self.splits["train"]):
             raise ValueError(f"batch_size {self.batch_size} exceeds the {len(self.splits['train'])} training samples")

@@ -9,7 +9,6 @@ from lightning_modules.base import Classifier
 
 def block(in_channels: int, channels: int, dropout: float) -> nn.Sequential:
     """Two 3x3 convolutions, each normalised after its ReLU, then a pool that halves the size."""
-    # Torch's BatchNorm defaults, not Keras' (eps 1e-3, momentum 0.99): short runs need the faster moving statistics.
     return nn.Sequential(
         nn.Conv2d(in_channels, channels, 3, padding=1),
         nn.ReLU(inplace=True),
@@ -30,6 +29,9 @@ class MiniVGGNet(Classifier):
         image_size: height and width of the input in pixels, a multiple of 4.
         pool_dropout: dropout rate after each pool, 0 to 1.
         hidden_dropout: dropout rate after the hidden layer, 0 to 1.
+        batch_norm_momentum: weight of a new batch in the moving statistics. The published network has Keras' 0.01,
+            which takes hundreds of steps to settle; runs of a few epochs need torch's 0.1.
+        batch_norm_eps: added to the variance; Keras has 0.001.
         optimizer: see ``Classifier``.
         weight_decay: see ``Classifier``.
         label_smoothing: see ``Classifier``.
@@ -44,6 +46,8 @@ class MiniVGGNet(Classifier):
         image_size: int,
         pool_dropout: float = 0.25,
         hidden_dropout: float = 0.5,
+        batch_norm_momentum: float = 0.1,
+        batch_norm_eps: float = 1e-5,
         optimizer: OptimizerCallable = torch.optim.SGD,
         weight_decay: float = 0.0,
         label_smoothing: float = 0.0,
@@ -65,3 +69,5 @@ class MiniVGGNet(Classifier):
             if isinstance(module, (nn.Conv2d, nn.Linear)):  # Keras' defaults, as published
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
+            elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.momentum, module.eps = batch_norm_momentum, batch_norm_eps
