@@ -115,11 +115,11 @@ class ImageDataModule(LightningDataModule):
         """Pack the data set if that has not been done, else prove that the shards are what was packed."""
         if not (self.folder / MANIFEST).exists():
             raw = self._find_raw() or self._download()
-            splits, files = self._split(self.read(raw)), fingerprint(raw)
+            splits, files = self._split(self.read(raw)), self._fingerprint(raw)
             with suppress(FileExistsError):  # another process has packed it meanwhile
                 pack(self.folder, self.name, self.classes, self.recipe, splits, self.image_size, files)
         manifest = self._manifest()
-        if self.source and (raw := self._find_raw()) and fingerprint(raw) != manifest.source_files:
+        if self.source and (raw := self._find_raw()) and self._fingerprint(raw) != manifest.source_files:
             raise ValueError(f"{self.folder} was packed from other files than {raw} holds; {remedy(self.folder)}")
         verify(self.folder, manifest)
 
@@ -198,6 +198,9 @@ class ImageDataModule(LightningDataModule):
             return self.root
         base = self.source or self.root / "raw" / self.raw_folder
         return next((place for place in (base, base / self.raw_folder) if (place / self.raw_file).exists()), None)
+
+    def _fingerprint(self, raw: Path) -> str:
+        return fingerprint(raw) if self.raw_folder else ""
 
     def _download(self) -> Path:
         if self.source:
