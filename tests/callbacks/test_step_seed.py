@@ -8,7 +8,9 @@ import torch
 from callbacks import StepSeed
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, seed: int = 1, epoch: int = 0, batch: int = 0, rank: int = 0) -> torch.Tensor:
+def drawn(
+    monkeypatch: pytest.MonkeyPatch, seed: int = 1, epoch: int = 0, batch: int = 0, rank: int = 0
+) -> torch.Tensor:
     monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
     trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
     module = SimpleNamespace(device=torch.device("cpu"))

@@ -1,0 +1,76 @@
+"""The report of a test against scikit-learn."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_lightning import Trainer
+from sklearn.metrics import classification_report, confusion_matrix
+from torch.utils.data import DataLoader, TensorDataset
+
+from callbacks import ClassReport, TopKAccuracy
+from lightning_modules import Classifier
+
+
+class Identity(Classifier):
+    """Logits are the input."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes, 1)
+        self.net = torch.nn.Identity()
+
+
+def report(logits: torch.Tensor, labels: torch.Tensor, folder: Path) -> tuple[dict[str, list[str]], np.ndarray]:
+    """Rows of per_class.csv by class, and the confusion matrix."""
+    trainer = Trainer(
+        accelerator="cpu",
+        callbacks=[TopKAccuracy((1,)), ClassReport()],
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+    )
+    trainer.test(Identity(logits.shape[1]), DataLoader(TensorDataset(logits, labels), batch_size=32))
+    with (folder / "report/per_class.csv").open() as file:
+        rows = {name: values for name, *values in csv.reader(file)}
+    with (folder / "report/confusion_matrix.csv").open() as file:
+        counts = np.array([row[1:] for row in csv.reader(file)][1:], dtype=int)
+    return rows, counts
+
+
+@pytest.mark.parametrize("classes", [3, 25])
+def test_as_scikit_learn(classes: int, tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(classes)
+    labels = torch.randint(0, classes - 1, (300,), generator=generator)  # the last class has no sample
+    logits = torch.randn(300, classes, generator=generator) + 2 * torch.nn.functional.one_hot(labels, classes)
+    logits[:, 1] -= 100  # and the second is never predicted
+    rows, counts = report(logits, labels, tmp_path)
+    predicted = logits.argmax(dim=1)
+    np.testing.assert_array_equal(counts, confusion_matrix(labels, predicted, labels=range(classes)))
+    expected = classification_report(labels, predicted, labels=range(classes), output_dict=True, zero_division=0.0)
+    for name in [*map(str, range(classes)), "macro avg", "weighted avg"]:
+        found = [float(value) for value in rows[name]]
+        assert found == pytest.approx(
+            [expected[name][s] for s in ("precision", "recall", "f1-score", "support")], abs=1e-6
+        )
+    accuracy = float((predicted == labels).float().mean())
+    assert float(rows["accuracy"][2]) == pytest.approx(accuracy, abs=1e-6)
+    metrics = json.loads((tmp_path / "report/metrics.json").read_text())
+    assert metrics == {"samples": 300, "test/top1": pytest.approx(accuracy)}
+    assert min(Image.open(tmp_path / "report/confusion_matrix.png").size) > 400
+
+
+def test_the_last_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(torch.eye(4)[[0, 1, 2, 2]], torch.tensor([0, 1, 2, 3]), tmp_path)
+    assert capsys.readouterr().out.splitlines()[-1] == "test top-1 = 0.7500"
+
+
+def test_logits_that_are_not_finite_are_no_class(tmp_path: Path) -> None:
+    logits = torch.eye(3)
+    logits[0, 0] = float("nan")
+    rows, counts = report(logits, torch.arange(3), tmp_path)
+    assert counts.tolist() == [[0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]]
+    assert float(rows["accuracy"][2]) == pytest.approx(2 / 3, abs=1e-6)

@@ -1,0 +1,123 @@
+"""Schedules against their closed form, torch's own schedulers, and themselves after a resume."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, PolynomialLR
+from torch.utils.data import DataLoader, TensorDataset
+
+from callbacks import InverseTimeDecay, PolyDecay, Schedule, StepSchedule
+
+STEPS = 3
+
+
+class Line(LightningModule):
+    """A model of one weight in two parameter groups."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = torch.nn.Linear(1, 1)
+
+    def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> torch.Tensor:
+        return self.layer(batch[0]).square().mean()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD([{"params": [self.layer.weight]}, {"params": [self.layer.bias]}], lr=0.5, momentum=0.9)
+
+
+class Recorder(Callback):
+    """The rate of each step, as the optimizer had it."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.rates: list[float] = []
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
+        rates = {group["lr"] for group in optimizer.param_groups}
+        assert len(rates) == 1
+        self.rates += rates
+
+
+def fit(schedule: Schedule, epochs: int, folder: Path, checkpoint: Path | None = None) -> list[float]:
+    recorder = Recorder()
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=[schedule, recorder],
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Line(), DataLoader(TensorDataset(torch.ones(STEPS, 1))), ckpt_path=checkpoint)
+    trainer.save_checkpoint(folder / f"{epochs}.ckpt")
+    return recorder.rates
+
+
+def torch_rates(make: Callable[[torch.optim.Optimizer], LRScheduler], steps: int, each: int) -> list[float]:
+    """Rates of torch's scheduler, stepped after ``each`` optimizer steps."""
+    optimizer = Line().configure_optimizers()
+    scheduler, rates = make(optimizer), []
+    for step in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        if (step + 1) % each == 0:
+            scheduler.step()
+    return rates
+
+
+def test_poly_decay_by_epoch(tmp_path: Path) -> None:
+    rates = fit(PolyDecay(power=2), 4, tmp_path)
+    assert rates == pytest.approx([0.5 * (1 - epoch / 4) ** 2 for epoch in range(4) for _ in range(STEPS)])
+    assert rates == pytest.approx(torch_rates(lambda o: PolynomialLR(o, 4, power=2), 4 * STEPS, STEPS))
+
+
+def test_poly_decay_by_step(tmp_path: Path) -> None:
+    rates = fit(PolyDecay(interval="step"), 4, tmp_path)
+    assert rates == pytest.approx([0.5 * (1 - step / 12) for step in range(12)])
+    assert rates == pytest.approx(torch_rates(lambda o: PolynomialLR(o, 12, power=1), 12, 1))
+
+
+def test_step_schedule(tmp_path: Path) -> None:
+    rates = fit(StepSchedule({3: 0.05, 4: 0.005}), 5, tmp_path)
+    assert rates[::STEPS] == [0.5, 0.5, 0.05, 0.005, 0.005]  # epochs count from 1
+    assert rates == pytest.approx(torch_rates(lambda o: MultiStepLR(o, [2, 3], gamma=0.1), 5 * STEPS, STEPS))
+
+
+def test_inverse_time_decay(tmp_path: Path) -> None:
+    rates = fit(InverseTimeDecay(0.25), 3, tmp_path)
+    assert rates == pytest.approx([0.5 / (1 + 0.25 * step) for step in range(9)])
+    assert rates == pytest.approx(torch_rates(lambda o: LambdaLR(o, lambda step: 1 / (1 + 0.25 * step)), 9, 1))
+
+
+@pytest.mark.parametrize(
+    "schedule", [PolyDecay(), PolyDecay(interval="step"), StepSchedule({2: 0.1, 4: 0.01}), InverseTimeDecay(0.1)]
+)
+def test_a_resumed_run_goes_on_along_the_curve_of_its_new_length(schedule: Schedule, tmp_path: Path) -> None:
+    whole = fit(schedule, 5, tmp_path)
+    fit(schedule, 2, tmp_path)  # decays to its own end, which is not the longer run's
+    assert fit(schedule, 5, tmp_path, checkpoint=tmp_path / "2.ckpt") == whole[2 * STEPS :]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: PolyDecay(power=0), "power is 0"),
+        (lambda: StepSchedule({}), "rates is empty"),
+        (lambda: StepSchedule({0: 0.1}), "epochs count from 1"),
+        (lambda: StepSchedule({2: -0.1}), "must be positive"),
+        (lambda: InverseTimeDecay(-1), "must not be negative"),
+    ],
+)
+def test_impossible_settings(make: Callable[[], Schedule], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make()
+
+
+def test_decay_without_an_end_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="max_epochs"):
+        fit(PolyDecay(), -1, tmp_path)
