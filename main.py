@@ -9,8 +9,7 @@ from pathlib import Path
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-import callbacks as cb
-from callbacks import run_folder
+from callbacks import WholeCheckpointIO, run_folder, with_those_of_every_run
 from datamodules import ImageDataModule
 from lightning_modules import Classifier
 from messages import message, quieten
@@ -49,20 +48,16 @@ class CLI(LightningCLI):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
     def instantiate_trainer(self, **kwargs: object) -> Trainer:
-        """A trainer with the callbacks of the experiment, and those of every run that it does not configure itself."""
+        """A trainer that writes into the run's folder, with the callbacks of every run."""
         config = self.config[self.subcommand].clone()
         config.ckpt_path = None
         text = self._parser(self.subcommand).dump(config, skip_none=False)
-        chosen = self.config_init[self.subcommand].trainer.callbacks or []
-        every_run = [
-            *(cb.RunFolder(text, self.typed), cb.StepSeed(), cb.MeanLoss(), cb.TopKAccuracy(), cb.TrainingMonitor()),
-            *(cb.Provenance(self.typed), cb.ClassReport(), cb.BestCheckpoint(), cb.LastCheckpoint()),
-        ]
-        added = [callback for callback in every_run if not any(isinstance(c, type(callback)) for c in chosen)]
-        # Means are logged before the callbacks that read them.
-        ordered = sorted([*chosen, *added], key=lambda callback: not isinstance(callback, cb.EpochMeans))
-        plugins = self.config_init[self.subcommand].trainer.plugins or [cb.WholeCheckpointIO()]
-        return super().instantiate_trainer(default_root_dir=str(self.run), callbacks=ordered, plugins=plugins)
+        settings = self.config_init[self.subcommand].trainer
+        return super().instantiate_trainer(
+            default_root_dir=str(self.run),
+            callbacks=with_those_of_every_run(settings.callbacks or [], text, self.typed),
+            plugins=settings.plugins or [WholeCheckpointIO()],
+        )
 
     def _parse_ckpt_path(self) -> None:
         """Take no settings from a checkpoint: what YAML and flags say is what runs."""
@@ -74,13 +69,17 @@ def run_command(args: Sequence[str]) -> None:
     own.add_argument("--run", type=Path)
     own.add_argument("--name")
     own.add_argument("--then", choices=["test"])
+    own.add_argument("--ckpt_path")
     flags, command = own.parse_known_args(args)
     fit = command[:1] == ["fit"]
     if flags.run:
         command[1:1] = ["--config", str(run_folder.config_of(flags.run))]
-        if not any(argument.startswith("--ckpt_path") for argument in command):
-            which = run_folder.LAST if fit else run_folder.BEST
-            command += ["--ckpt_path", str(run_folder.checkpoint_of(flags.run, which))]
+        which = run_folder.LAST if fit else run_folder.BEST
+        flags.ckpt_path = flags.ckpt_path or str(run_folder.checkpoint_of(flags.run, which))
+    if flags.ckpt_path:
+        if not Path(flags.ckpt_path).is_file():  # Lightning would start from scratch if there is no "last"
+            raise FileNotFoundError(f"{flags.ckpt_path} is no file; --run FOLDER finds the checkpoints of a run")
+        command += ["--ckpt_path", flags.ckpt_path]
     configs = [Path(value) for flag, value in pairwise(command) if flag in ("-c", "--config")]
     run = flags.run or run_folder.new_run(configs[-1].stem if configs else "run", flags.name)
     cli = CLI(run, command, " ".join(["main.py", *args]))

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import callbacks as cb
+from callbacks import WholeCheckpointIO, with_those_of_every_run
 from callbacks.provenance import commit, hardware
 from datamodules import ImageDataModule
 from datamodules.pack import Samples
@@ -89,11 +89,8 @@ def fit_step(network: Callable[[], Classifier], data: RandomPictures, folder: Pa
         use_distributed_sampler=False,
         num_sanity_val_steps=0,
         enable_model_summary=False,
-        plugins=[cb.WholeCheckpointIO()],
-        callbacks=[
-            *(cb.RunFolder("", ""), cb.StepSeed(), cb.MeanLoss(), cb.TopKAccuracy(), cb.TrainingMonitor()),
-            *(cb.Provenance(""), cb.BestCheckpoint(), cb.LastCheckpoint(), watch),
-        ],
+        plugins=[WholeCheckpointIO()],
+        callbacks=with_those_of_every_run([watch], "", ""),
     )
     with redirect_stdout(sys.stderr):
         trainer.fit(network(), datamodule=data)

@@ -3,9 +3,11 @@
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpointIO
 from callbacks.class_report import ClassReport
 from callbacks.epoch_means import EpochMeans
+from callbacks.every_run import with_those_of_every_run
 from callbacks.inverse_time_decay import InverseTimeDecay
 from callbacks.mean_loss import MeanLoss
 from callbacks.poly_decay import PolyDecay
+from callbacks.prediction_table import PredictionTable
 from callbacks.provenance import Provenance
 from callbacks.run_folder import RunFolder
 from callbacks.schedule import Schedule
@@ -22,6 +24,7 @@ __all__ = [
     "LastCheckpoint",
     "MeanLoss",
     "PolyDecay",
+    "PredictionTable",
     "Provenance",
     "RunFolder",
     "Schedule",
@@ -30,4 +33,5 @@ __all__ = [
     "TopKAccuracy",
     "TrainingMonitor",
     "WholeCheckpointIO",
+    "with_those_of_every_run",
 ]

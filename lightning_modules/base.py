@@ -84,6 +84,12 @@ class Classifier(LightningModule):
                 f"differ, {name} is {found.get(name, 'missing')} there and {expected.get(name, 'missing')} here"
             )
 
+    def on_train_start(self) -> None:
+        """Give a continued run the optimizer settings it is configured with, not those that its checkpoint holds."""
+        groups = self.optimizers(use_pl_optimizer=False).param_groups
+        for group, configured in zip(groups, self.configure_optimizers().param_groups, strict=True):
+            group.update({name: value for name, value in configured.items() if name != "params"})
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One parameter group for each distinct weight decay."""
         groups: dict[float, list[nn.Parameter]] = defaultdict(list)

@@ -1,5 +1,6 @@
 """The command line end to end: fit, test, continue, move; and what a user reads when something is wrong."""
 
+import csv
 import json
 import shutil
 import sys
@@ -12,6 +13,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 import callbacks as cb
 import main
+from datamodules import Digits
 
 PROJECT = Path(main.__file__).parent
 DIGITS = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml")]
@@ -91,6 +93,11 @@ def test_fit_then_test_then_again_from_the_folder_after_a_move(
     assert capsys.readouterr().out.strip().splitlines()[-1] == last_line
     run("validate", "--run", str(moved))
     run("predict", "--run", str(moved))
+    with (moved / "report/predictions.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["row"]) for row in rows] == list(range(450))
+    assert sum(row["label"] == row["predicted"] for row in rows) / 450 == metrics["test/top1"]
+    assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
 
 
 @pytest.fixture
@@ -135,6 +142,19 @@ def test_a_moved_run_keeps_its_best_checkpoint_when_continued(tmp_path: Path) ->
     history = json.loads((tmp_path / "moved/history.json").read_text())
     assert [record["epoch"] for record in history] == [1, 2, 3, 4]
     assert history[-1]["lr"] < 1e-20  # the flag wins over what the checkpoint holds
+
+
+def test_flags_win_over_the_checkpoint(tmp_path: Path) -> None:
+    """Also the settings that Lightning restores with the optimizer, in an experiment without a schedule."""
+    constant = ["--trainer.callbacks", "null"]
+    run("fit", "--name", "a", "--trainer.max_epochs", "1", *constant)
+    folder = tmp_path / "runs/quickstart_digits/a"
+    changed = ["--model.optimizer.lr", "0.002", "--model.optimizer.momentum", "0.5", "--model.weight_decay", "0.25"]
+    run("fit", "--run", str(folder), "--trainer.max_epochs", "2", *changed)
+    groups = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["optimizer_states"][0]["param_groups"]
+    assert {(group["lr"], group["momentum"]) for group in groups} == {(0.002, 0.5)}
+    assert {group["weight_decay"] for group in groups} == {0.0, 0.25}
+    assert [record["lr"] for record in json.loads((folder / "history.json").read_text())] == [0.05, 0.002]
 
 
 def test_checkpoints_load_safely_and_carry_their_configuration(tmp_path: Path) -> None:
@@ -195,6 +215,7 @@ def test_what_is_no_run_or_not_yet_tested(capsys: pytest.CaptureFixture[str], mo
     assert "subcommand" in fails(capsys, monkeypatch)
     Path("empty").mkdir()
     Path("empty/config.yaml").touch()
+    assert "--run FOLDER" in fails(capsys, monkeypatch, "fit", *DIGITS, "--ckpt_path", "last")
     assert "no checkpoints/last.ckpt" in fails(capsys, monkeypatch, "fit", "--run", "empty")
 
 
@@ -223,7 +244,7 @@ def test_damage(
     copy = tmp_path / "copy"
     shutil.copytree(shards, copy)
     root = ["--data.root", str(copy)]
-    (packed,) = copy.glob("digits-*")
+    packed = Digits(root=str(copy)).folder
     shard = packed / "train-00000-of-00001.h5"
     content = shard.read_bytes()
     shard.write_bytes(content[:5000] + b"edited" + content[5006:])
@@ -250,3 +271,10 @@ def test_a_broken_picture_is_named_by_the_command(
     ]
     assert "image_0077.jpg cannot be read" in fails(capsys, monkeypatch, "fit", *config)
     assert not list(tmp_path.glob("data/flowers17-*/manifest.json"))
+
+
+@pytest.mark.slow
+def test_the_quickstart_reaches_97_percent(capsys: pytest.CaptureFixture[str]) -> None:
+    main.run_command(["fit", *DIGITS, "--name", "a", "--then", "test"])
+    last_line = capsys.readouterr().out.strip().splitlines()[-1]
+    assert float(last_line.removeprefix("test top-1 = ")) >= 0.97

@@ -91,6 +91,6 @@ def test_means_are_over_samples_not_batches(tmp_path: Path) -> None:
             log_loss(labels, probabilities, labels=range(5)), rel=1e-6
         )
         for k in (1, 2):
-            expected = top_k_accuracy_score(labels, probabilities, k=k)
+            expected = top_k_accuracy_score(labels, probabilities, k=k, labels=range(5))
             assert metrics[f"{stage}/top{k}"].item() == pytest.approx(expected, abs=1e-12)
         assert f"{stage}/top6" not in metrics

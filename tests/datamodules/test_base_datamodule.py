@@ -125,7 +125,7 @@ def test_normalisation_equals_its_formula(shards: Path, kind: str) -> None:
 
 
 def test_bfloat16_is_computed_in_float32_first(shards: Path) -> None:
-    (folder,) = [path for path in shards.glob("digits-*") if path.is_dir()]
+    folder = Digits(root=str(shards)).folder
     normalize = Normalization("channel_mean", folder, Manifest.load(folder))
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     expected = normalize(images, torch.float32).bfloat16()

@@ -223,9 +223,7 @@ def test_a_silent_server_times_out(tmp_path: Path) -> None:
             download(url, CHECKSUM, tmp_path, timeout=0.05)
 
 
-def test_a_route_lost_in_the_middle_is_resumed(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_route_lost_in_the_middle_is_resumed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from http.client import HTTPResponse
 
     read, calls = HTTPResponse.read, []
@@ -302,9 +300,7 @@ def test_https_is_never_redirected_to_http(
     next(secure, None)
 
 
-def test_an_unknown_certificate_is_refused(
-    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unknown_certificate_is_refused(certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SSL_CERT_FILE", os.devnull)
     secure = serve(Server(), certificate)
     with pytest.raises(ConnectionError, match="certificate.*source=FOLDER"):

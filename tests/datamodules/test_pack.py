@@ -195,3 +195,17 @@ def test_the_manifest_is_plain_json(tmp_path: Path) -> None:
     fields = json.loads((tmp_path / "set" / "manifest.json").read_text())
     assert fields["classes"] == CLASSES
     assert fields["recipe"] == {"image_size": 8}
+
+
+@pytest.mark.slow
+def test_sixty_thousand_pictures_are_packed_in_twenty_seconds(tmp_path: Path) -> None:
+    splits = {"train": samples(50_000, 32), "val": samples(5_000, 32), "test": samples(5_000, 32)}
+    began = time.perf_counter()
+    pack(tmp_path / "set", "many", CLASSES, {}, splits, 32)
+    assert time.perf_counter() - began < 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", np.linspace(0, 0.8, 30).tolist())
+def test_a_kill_at_any_moment(tmp_path: Path, delay: float) -> None:
+    test_a_kill_leaves_nothing_that_looks_whole(tmp_path, delay)

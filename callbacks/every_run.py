@@ -1,0 +1,31 @@
+"""The callbacks that every run has."""
+
+from collections.abc import Sequence
+
+from pytorch_lightning import Callback
+
+from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from callbacks.class_report import ClassReport
+from callbacks.epoch_means import EpochMeans
+from callbacks.mean_loss import MeanLoss
+from callbacks.prediction_table import PredictionTable
+from callbacks.provenance import Provenance
+from callbacks.run_folder import RunFolder
+from callbacks.step_seed import StepSeed
+from callbacks.top_k_accuracy import TopKAccuracy
+from callbacks.training_monitor import TrainingMonitor
+
+
+def with_those_of_every_run(chosen: Sequence[Callback], config: str, command: str) -> list[Callback]:
+    """An experiment's own callbacks, and those of every run of which it has none of the same class.
+
+    Args:
+        config: the resolved configuration as YAML text.
+        command: the command line.
+    """
+    always = [RunFolder(config, command), Provenance(command), StepSeed()]
+    always += [MeanLoss(), TopKAccuracy(), TrainingMonitor(), ClassReport(), PredictionTable()]
+    always += [BestCheckpoint(), LastCheckpoint()]
+    added = [callback for callback in always if not any(isinstance(own, type(callback)) for own in chosen)]
+    # Means are logged before the callbacks that read them.
+    return sorted([*chosen, *added], key=lambda callback: not isinstance(callback, EpochMeans))

@@ -1,0 +1,56 @@
+"""What a network says of each picture."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import BasePredictionWriter
+from torch import Tensor, distributed
+
+Row = tuple[int, int, int, float]
+
+
+class PredictionTable(BasePredictionWriter):
+    """Writes ``<run>/report/predictions.csv``: row of the split, label, predicted class and its probability."""
+
+    def __init__(self) -> None:
+        super().__init__(write_interval="batch")
+
+    def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin from nothing."""
+        self.rows: list[Row] = []
+
+    def write_on_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        prediction: Tensor,
+        batch_indices: Sequence[int] | None,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int,
+    ) -> None:
+        """Keep the most probable class of each picture."""
+        probabilities, predicted = prediction.max(dim=1)
+        self.rows += zip(batch_indices, batch[1].tolist(), predicted.tolist(), probabilities.tolist(), strict=True)
+
+    def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the processes' rows together and write them in the split's order."""
+        parts: list[list[Row]] = [self.rows]
+        if trainer.world_size > 1:
+            parts = [[] for _ in range(trainer.world_size)]
+            distributed.all_gather_object(parts, self.rows)
+        if not trainer.is_global_zero:
+            return
+        names = getattr(trainer.datamodule, "classes", None)
+        folder = Path(trainer.default_root_dir) / "report"
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file)
+            writer.writerow(["row", "label", "predicted", "probability"])
+            for row, label, predicted, probability in sorted(row for part in parts for row in part):
+                classes = (names[label], names[predicted]) if names else (label, predicted)
+                writer.writerow([row, *classes, f"{probability:.6f}"])
+        print(f"predictions: {folder / 'predictions.csv'}")

@@ -1,0 +1,34 @@
+"""The same on a GPU as on the processor."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import main
+from datamodules import Digits
+from datamodules.normalization import Normalization
+from datamodules.shards import Manifest
+
+PROJECT = Path(main.__file__).parent
+pytestmark = pytest.mark.gpu
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_digits_are_learned(precision: str, shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml"), "--data.root", str(shards)]
+    flags = ["--trainer.accelerator", "gpu", "--trainer.devices", "1", "--trainer.precision", precision]
+    main.run_command(["fit", *config, *flags, "--name", "a", "--then", "test"])
+    metrics = json.loads(Path("runs/quickstart_digits/a/report/metrics.json").read_text())
+    assert metrics["test/top1"] > 0.97
+
+
+@pytest.mark.parametrize("kind", ["unit", "channel_mean", "mean_image", "standardize"])
+def test_normalisation(kind: str, shards: Path) -> None:
+    folder = Digits(root=str(shards)).folder
+    normalize = Normalization(kind, folder, Manifest.load(folder))
+    images = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
+    expected = normalize(images, torch.float32)
+    torch.testing.assert_close(normalize(images.cuda(), torch.float32).cpu(), expected)
