@@ -14,11 +14,12 @@ from datamodules import ImageDataModule
 from lightning_modules import Classifier
 from messages import message, quieten
 
-RUN_FLAGS = """flags of a run, besides those below:
-  --run FOLDER   use the configuration and the best checkpoint of a run; `fit` continues it from its last checkpoint
-  --name NAME    name of a new run; its folder is runs/<experiment>/<name>, the time of day if not given
-  --then test    after `fit`, test the best checkpoint
-  --debug        show the whole traceback of an error"""
+OWN = argparse.ArgumentParser("main.py", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
+OWN.add_argument("--run", type=Path, help="use a run's configuration and best checkpoint; fit continues from its last")
+OWN.add_argument("--name", help="of a new run, in runs/<experiment>/<name>; the time of day if not given")
+OWN.add_argument("--then", choices=["test"], help="after fit, test the best checkpoint")
+OWN.add_argument("--ckpt_path", help="another checkpoint than the run's")
+OWN.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 class CLI(LightningCLI):
@@ -33,12 +34,9 @@ class CLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=True,
             save_config_callback=None,
-            trainer_defaults={
-                "logger": False,
-                "use_distributed_sampler": False,
-            },  # the datamodule deals out samples
+            trainer_defaults={"logger": False, "use_distributed_sampler": False},
             seed_everything_default=42,
-            parser_kwargs={**quiet, "epilog": RUN_FLAGS, **{name: quiet for name in self.subcommands()}},
+            parser_kwargs={**quiet, "epilog": OWN.format_help(), **{name: quiet for name in self.subcommands()}},
             args=list(command),
         )
 
@@ -65,12 +63,7 @@ class CLI(LightningCLI):
 
 def run_command(args: Sequence[str]) -> None:
     """Resolve the flags of a run, then leave the command to LightningCLI."""
-    own = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    own.add_argument("--run", type=Path)
-    own.add_argument("--name")
-    own.add_argument("--then", choices=["test"])
-    own.add_argument("--ckpt_path")
-    flags, command = own.parse_known_args(args)
+    flags, command = OWN.parse_known_args(args)
     fit = command[:1] == ["fit"]
     if flags.run:
         command[1:1] = ["--config", str(run_folder.config_of(flags.run))]
@@ -89,13 +82,11 @@ def run_command(args: Sequence[str]) -> None:
 
 def main() -> None:
     """Run one command; an error ends it with one short message, its traceback in the run's log."""
-    args = sys.argv[1:]
-    debug = "--debug" in args
     log = quieten()
     try:
-        run_command([argument for argument in args if argument != "--debug"])
+        run_command(sys.argv[1:])
     except Exception as error:
-        if debug:
+        if "--debug" in sys.argv:
             raise
         log.debug("failed", exc_info=True)
         print(message(error), file=sys.stderr)
