@@ -12,7 +12,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from callbacks import WholeCheckpointIO, run_folder, with_those_of_every_run
 from datamodules import ImageDataModule
 from lightning_modules import Classifier
-from messages import message, quieten
+from messages import Help, message, quieten
 
 OWN = argparse.ArgumentParser("main.py", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
 OWN.add_argument("--run", type=Path, help="use a run's configuration and best checkpoint; fit continues from its last")
@@ -28,6 +28,7 @@ class CLI(LightningCLI):
     def __init__(self, run: Path, command: Sequence[str], typed: str) -> None:
         self.run, self.typed = run, typed
         quiet = {"exit_on_error": False, "allow_abbrev": False}  # `main` prints mistakes, without a page of usage
+        shown = {"epilog": OWN.format_help(), "formatter_class": Help}
         super().__init__(
             Classifier,
             ImageDataModule,
@@ -36,7 +37,7 @@ class CLI(LightningCLI):
             save_config_callback=None,
             trainer_defaults={"logger": False, "use_distributed_sampler": False},
             seed_everything_default=42,
-            parser_kwargs={**quiet, "epilog": OWN.format_help(), **{name: quiet for name in self.subcommands()}},
+            parser_kwargs={**quiet, **shown, **{name: quiet for name in self.subcommands()}},
             args=list(command),
         )
 

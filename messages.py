@@ -9,6 +9,8 @@ import sys
 import warnings
 from pkgutil import resolve_name
 
+from jsonargparse import DefaultHelpFormatter
+
 UNHELPFUL = (
     "LightningCLI's args parameter",
     "`isinstance(treespec, LeafSpec)` is deprecated",
@@ -27,6 +29,10 @@ NOISE = re.compile(
     r"|Expected a <class 'NoneType'>|Subclass types expect|a (class path|dict) |Not a valid subclass"
     r"|Import path .* does not correspond|Expected a path but|$"
 )
+
+
+class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """The parser's help, with the lines of its epilog kept."""
 
 
 def quieten() -> logging.Logger:

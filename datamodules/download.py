@@ -1,26 +1,40 @@
 """Download an official archive once, with checksum, resume and progress; unpack it safely."""
 
 import hashlib
+import lzma
 import os
 import shutil
 import tarfile
 import time
-import urllib.error
-import urllib.request
 import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path, PurePosixPath
 from typing import IO
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlsplit
+from urllib.request import HTTPRedirectHandler, Request, build_opener
 
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 
 ATTEMPTS = 4
 CHUNK = 2**18
+REMEDY = "download it by hand, unpack it, and pass source=FOLDER"
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, ValueError, NotImplementedError)
 
 
 def download(url: str, checksum: str, folder: Path, timeout: float = 30) -> Path:
-    """The file at ``url``, in ``folder`` under its own name; a file that is there already is not fetched again.
+    """The file at ``url``, in ``folder`` under its own name; one that is there already is not fetched again.
 
     A download that was interrupted goes on where it stopped. Nothing carries the final name before its checksum was
     found right.
@@ -33,124 +47,155 @@ def download(url: str, checksum: str, folder: Path, timeout: float = 30) -> Path
         ConnectionError: it cannot be had.
         ValueError: its checksum is wrong, or the address is neither https nor on this machine.
     """
-    _refuse_insecure(url)
+    if not _is_secure(url):
+        raise ValueError(f"{url} is not an https address")
+    checksum = checksum.lower()
     target = folder / PurePosixPath(urlsplit(url).path).name
-    if target.exists() and digest(target, checksum) == checksum:
+    if target.exists() and _digest(target, checksum) == checksum:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    columns = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(TextColumn("{task.description}"), BarColumn(), *columns) as progress:
-        task = progress.add_task(target.name, total=None)
-        for attempt in range(ATTEMPTS):
-            try:
-                _fetch(url, part, timeout, progress, task)
-                break
-            except (
-                urllib.error.HTTPError,
-                urllib.error.URLError,
-                HTTPException,
-                ConnectionError,
-                TimeoutError,
-            ) as error:
-                if attempt == ATTEMPTS - 1 or _is_final(error):
-                    reason = getattr(error, "reason", None) or error
-                    raise ConnectionError(
-                        f"{url} cannot be downloaded ({reason}); download it by hand, unpack it, and point source at it"
-                    ) from error
-                time.sleep(0.5 * 2**attempt)
-    found = digest(part, checksum)
+    resumed = part.exists()
+    _fetch(url, part, timeout)
+    if resumed and _digest(part, checksum) != checksum:  # what was there belonged to another file
+        part.unlink()
+        _fetch(url, part, timeout)
+    found = _digest(part, checksum)
     if found != checksum:
         part.unlink()
-        raise ValueError(
-            f"{url} has the checksum {found} instead of {checksum}; try again, or download it by hand and "
-            "point source at it"
-        )
+        raise ValueError(f"{url} has the checksum {found} instead of {checksum}; try again, or {REMEDY}")
     with part.open("rb") as file:
         os.fsync(file.fileno())
     os.replace(part, target)
     return target
 
 
-def digest(path: Path, checksum: str) -> str:
-    """Checksum of a file, by the algorithm that another checksum names."""
+def extract(archive: Path, folder: Path) -> None:
+    """Unpack a tar (of any compression) or zip archive into ``folder``, which is made by it, whole or not at all.
+
+    Raises:
+        FileExistsError: the folder is there.
+        ValueError: the archive is damaged, would write outside the folder, or holds links or devices.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} is already there; delete it to unpack {archive.name} anew")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        if tarfile.is_tarfile(archive):
+            _extract_tar(archive, partial)
+        else:
+            _extract_zip(archive, partial)
+        partial.rename(folder)
+    except DAMAGE as error:
+        reason = str(error).partition("\n")[0]
+        raise ValueError(f"{archive} cannot be unpacked ({reason}); delete it and download it again") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _digest(path: Path, checksum: str) -> str:
+    """Checksum of a file, by the algorithm that another one names."""
     algorithm = checksum.partition(":")[0]
     with path.open("rb") as file:
         return f"{algorithm}:{hashlib.file_digest(file, algorithm).hexdigest()}"
 
 
-def extract(archive: Path, folder: Path) -> None:
-    """Unpack a tar (of any compression) or zip archive into ``folder``, which is made by it, whole or not at all.
-
-    Raises:
-        ValueError: the archive is damaged, or would write outside the folder.
-    """
-    partial = folder.with_name(folder.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    try:
-        if zipfile.is_zipfile(archive):
-            _extract_zip(archive, partial)
-        else:
-            with tarfile.open(archive) as tar:
-                tar.extractall(partial, filter="data")
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
-        shutil.rmtree(partial)
-        if isinstance(error, OSError) and error.errno is not None:  # a full disk is not the archive's fault
-            raise
-        raise ValueError(f"{archive} cannot be unpacked ({error}); delete it and run again") from error
-    partial.rename(folder)
+def _fetch(url: str, part: Path, timeout: float) -> None:
+    """Complete the partial file, in a few attempts."""
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn()) as progress:
+        task = progress.add_task(part.stem, total=None)
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                return _append(url, part, timeout, progress, task)
+            except _LostError as error:
+                if error.final or attempt == ATTEMPTS:
+                    raise ConnectionError(f"{url} cannot be downloaded ({error}); {REMEDY}") from error
+            time.sleep(2**attempt / 4)
 
 
-def _fetch(url: str, part: Path, timeout: float, progress: Progress, task: int) -> None:
+def _append(url: str, part: Path, timeout: float, progress: Progress, task: TaskID) -> None:
     """Append to the partial file what it lacks."""
     start = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={start}-"} if start else {})
+    request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
-        response = _opener().open(request, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        if error.code != 416:  # nothing lies beyond what is here: the checksum decides
-            raise
-        return
+        with _network():
+            response = build_opener(_SecureRedirects).open(request, timeout=timeout)
+    except _LostError as error:
+        if start and error.code == 416:  # nothing lies beyond what is here: the checksum decides
+            return
+        raise
     with response:
-        if response.status != 206:
-            start = 0
+        start = start if response.status == 206 else 0  # a server without ranges starts over
         length = response.headers.get("Content-Length")
         total = start + int(length) if length else None
         progress.update(task, completed=start, total=total)
-        with part.open("r+b" if start else "wb") as file:
-            file.seek(start)
-            while chunk := response.read(CHUNK):
+        with part.open("ab" if start else "wb") as file:
+            while chunk := _read(response):
                 file.write(chunk)
                 progress.advance(task, len(chunk))
     if total is not None and part.stat().st_size < total:
-        raise ConnectionError(f"the connection ended after {part.stat().st_size} of {total} bytes")
+        raise _LostError(f"the connection ended after {part.stat().st_size} of {total} bytes")
 
 
-def _is_final(error: Exception) -> bool:
-    """Whether trying again is pointless: the server said no."""
-    return isinstance(error, urllib.error.HTTPError) and error.code < 500
+def _read(response: IO[bytes]) -> bytes:
+    with _network():
+        return response.read(CHUNK)
 
 
-def _refuse_insecure(url: str) -> None:
+class _LostError(Exception):
+    """The network failed; ``final`` says that trying again is pointless."""
+
+    def __init__(self, reason: object, code: int = 0, final: bool = False) -> None:
+        super().__init__(str(reason))
+        self.code, self.final = code, final
+
+
+@contextmanager
+def _network() -> Iterator[None]:
+    """Tell errors of the network from those of the disk, which are OSErrors too."""
+    try:
+        yield
+    except HTTPError as error:
+        raise _LostError(error, error.code, final=error.code < 500) from error
+    except _RedirectError as error:
+        raise _LostError(error.reason, final=True) from error
+    except (OSError, HTTPException) as error:
+        raise _LostError(getattr(error, "reason", None) or error) from error
+
+
+def _is_secure(url: str) -> bool:
+    """Whether an address is https, or on this machine."""
     parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost")):
-        raise ValueError(f"{url} is not an https address")
+    return parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in ("127.0.0.1", "localhost"))
 
 
-class _SecureRedirects(urllib.request.HTTPRedirectHandler):
-    """Follows redirects, but never to an address that ``download`` itself would refuse."""
+class _RedirectError(URLError):
+    """A redirect to an address that may not be asked."""
 
+
+class _SecureRedirects(HTTPRedirectHandler):
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
-    ) -> urllib.request.Request | None:
-        """As the base class does, after a look at the address."""
-        _refuse_insecure(newurl)
+        self, req: Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
+    ) -> Request | None:
+        if not _is_secure(newurl) or (req.type == "https" and not newurl.startswith("https:")):
+            raise _RedirectError(f"it redirects to {newurl}, which is not an https address")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    return urllib.request.build_opener(_SecureRedirects)
+def _extract_tar(archive: Path, folder: Path) -> None:
+    def files_and_folders(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo:
+        if not (member.isfile() or member.isdir()):
+            raise ValueError(f"{member.name} is neither a file nor a folder")
+        return tarfile.data_filter(member, path)
+
+    with tarfile.open(archive) as tar:
+        tar.extractall(folder, filter=files_and_folders)
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile itself accepts that
+            raise ValueError("it ends too early")
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:

@@ -435,12 +435,13 @@ def test_a_missing_archive_is_not_called_damaged(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_does_not_blame_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object) -> None:
+    def full(*args: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
+    archive = make_archive(tmp_path / "set.tar", FILES)
     monkeypatch.setattr("tarfile.copyfileobj", full)
     with pytest.raises(OSError) as raised:
-        extract(make_archive(tmp_path / "set.tar", FILES), tmp_path / "raw" / "set")
+        extract(archive, tmp_path / "raw" / "set")
     assert raised.value.errno == errno.ENOSPC
     assert os.listdir(tmp_path / "raw") == []
 
