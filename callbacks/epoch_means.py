@@ -21,7 +21,8 @@ class EpochMeans(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin from nothing, also where an earlier run was interrupted."""
-        self._totals: dict[str, dict[str, Tensor]] = defaultdict(dict)
+        self._totals: dict[str, Tensor] = {}
+        self._names: dict[str, list[str]] = {}
         self._samples: dict[str, int] = defaultdict(int)
 
     def on_train_batch_end(
@@ -69,18 +70,18 @@ class EpochMeans(Callback):
         self._log_means("test", trainer, pl_module)
 
     def _add(self, stage: str, outputs: dict[str, Tensor]) -> None:
-        totals = self._totals[stage]
-        for name, value in self.sums(outputs).items():
-            value = value.to(torch.float32 if value.device.type == "mps" else torch.float64)  # mps has no float64
-            totals[name] = totals[name] + value if name in totals else value
+        sums = self.sums(outputs)
+        added = torch.stack(list(sums.values()))  # one addition for all metrics
+        added = added.to(torch.float32 if added.device.type == "mps" else torch.float64)  # mps has no float64
+        self._totals[stage] = self._totals[stage] + added if stage in self._totals else added
+        self._names[stage] = list(sums)
         self._samples[stage] += len(outputs["labels"])
 
     def _log_means(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
-        totals, samples = self._totals.pop(stage, {}), self._samples.pop(stage, 0)
-        if not totals:  # a sanity check, or an epoch that a resume found finished
+        sums, samples = self._totals.pop(stage, None), self._samples.pop(stage, 0)
+        if sums is None:  # a sanity check, or an epoch that a resume found finished
             return
-        sums = torch.stack(list(totals.values()))
         sums = trainer.strategy.reduce(torch.cat([sums, sums.new_tensor([samples])]), reduce_op="sum")
-        for name, mean in zip(totals, sums[:-1] / sums[-1], strict=True):
+        for name, mean in zip(self._names[stage], sums[:-1] / sums[-1], strict=True):
             shown = stage == "val" or (stage, name) == ("train", "loss")
             pl_module.log(f"{stage}/{name}", mean, prog_bar=shown)
