@@ -46,7 +46,7 @@ class CLI(LightningCLI):
         for name in ("num_classes", "image_size"):
             parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
 
-    def instantiate_trainer(self, **kwargs: object) -> Trainer:
+    def instantiate_trainer(self) -> Trainer:
         """A trainer that writes into the run's folder, with the callbacks of every run."""
         config = self.config[self.subcommand].clone()
         config.ckpt_path = None

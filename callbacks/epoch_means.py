@@ -71,6 +71,8 @@ class EpochMeans(Callback):
 
     def _add(self, stage: str, outputs: dict[str, Tensor]) -> None:
         sums = self.sums(outputs)
+        if not sums:  # top-5 of three classes, say
+            return
         added = torch.stack(list(sums.values()))  # one addition for all metrics
         added = added.to(torch.float32 if added.device.type == "mps" else torch.float64)  # mps has no float64
         self._totals[stage] = self._totals[stage] + added if stage in self._totals else added

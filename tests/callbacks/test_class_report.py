@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from pytorch_lightning import Trainer
+from pytorch_lightning import LightningDataModule, Trainer
 from sklearn.metrics import classification_report, confusion_matrix
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -74,3 +74,34 @@ def test_logits_that_are_not_finite_are_no_class(tmp_path: Path) -> None:
     rows, counts = report(logits, torch.arange(3), tmp_path)
     assert counts.tolist() == [[0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]]
     assert float(rows["accuracy"][2]) == pytest.approx(2 / 3, abs=1e-6)
+
+
+class Fruit(LightningDataModule):
+    classes = ("apple, red", "[pear]", "plum")
+
+    def test_dataloader(self) -> DataLoader:
+        return DataLoader(TensorDataset(torch.eye(3), torch.arange(3)), batch_size=2)
+
+
+def test_names_of_the_datamodule_and_no_bar_below_the_last_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = Trainer(
+        accelerator="cpu", callbacks=[ClassReport(), TopKAccuracy((1,))], default_root_dir=tmp_path, logger=False
+    )
+    trainer.test(Identity(3), datamodule=Fruit())
+    out = capsys.readouterr().out
+    assert out.endswith("test top-1 = 1.0000\n")
+    assert "[pear]" in out
+    with (tmp_path / "report/confusion_matrix.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert rows[0][1:] == [row[0] for row in rows[1:]] == list(Fruit.classes)
+
+
+def test_processes_are_added_up(tmp_path: Path) -> None:
+    trainer = Trainer(accelerator="cpu", callbacks=[ClassReport()], default_root_dir=tmp_path, logger=False)
+    trainer.strategy.reduce = lambda counts, reduce_op: counts + torch.ones_like(counts)
+    trainer.test(Identity(3), datamodule=Fruit())
+    with (tmp_path / "report/confusion_matrix.csv").open() as file:
+        counts = np.array([row[1:] for row in csv.reader(file)][1:], dtype=int)
+    assert counts.tolist() == [[2, 1, 1, 1], [1, 2, 1, 1], [1, 1, 2, 1]]

@@ -41,7 +41,7 @@ class Recorder(Callback):
         self.rates += rates
 
 
-def fit(schedule: Schedule, epochs: int, folder: Path, checkpoint: Path | None = None) -> list[float]:
+def fit(schedule: Schedule, epochs: int, folder: Path, checkpoint: Path | None = None, **flags: int) -> list[float]:
     recorder = Recorder()
     trainer = Trainer(
         max_epochs=epochs,
@@ -52,6 +52,7 @@ def fit(schedule: Schedule, epochs: int, folder: Path, checkpoint: Path | None =
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        **flags,
     )
     trainer.fit(Line(), DataLoader(TensorDataset(torch.ones(STEPS, 1))), ckpt_path=checkpoint)
     trainer.save_checkpoint(folder / f"{epochs}.ckpt")
@@ -121,3 +122,14 @@ def test_impossible_settings(make: Callable[[], Schedule], words: str) -> None:
 def test_decay_without_an_end_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_epochs"):
         fit(PolyDecay(), -1, tmp_path)
+
+
+def test_steps_are_those_of_the_optimizer(tmp_path: Path) -> None:
+    rates = fit(PolyDecay(interval="step"), 4, tmp_path, accumulate_grad_batches=2)
+    assert rates == pytest.approx([0.5 * (1 - step / 8) for step in range(8)])  # three batches are two steps
+
+
+def test_training_for_a_number_of_steps(tmp_path: Path) -> None:
+    rates = fit(PolyDecay(interval="step"), -1, tmp_path, max_steps=5)
+    assert rates == pytest.approx([0.5 * (1 - step / 5) for step in range(5)])
+    assert fit(StepSchedule({2: 0.1}), -1, tmp_path, max_steps=5) == [0.5] * 3 + [0.1] * 2

@@ -1,13 +1,22 @@
 """History: one record an epoch, valid JSON whatever happens, and a picture of it."""
 
 import json
+import logging
+import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader, TensorDataset
 
+from callbacks import MeanLoss, PolyDecay, TopKAccuracy, TrainingMonitor
 from callbacks.training_monitor import best_epoch, both_stages, draw, line, write
+from lightning_modules import Classifier
 
 HISTORY = [
     {"epoch": 1, "step": 5, "lr": 0.1, "train/loss": 2.0, "val/loss": 1.5, "train/top1": 0.3, "val/top1": 0.4},
@@ -43,3 +52,120 @@ def test_the_picture_shows_something(tmp_path: Path, records: int) -> None:
     pixels = np.asarray(Image.open(tmp_path / "history.png").convert("RGB"))
     assert pixels.shape[0] >= 300
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+class Linear(Classifier):
+    """A linear classifier of three numbers."""
+
+    def __init__(self, lr: float = 0.1) -> None:
+        super().__init__(3, 1, optimizer=lambda groups: torch.optim.SGD(groups, lr=lr, momentum=0.9))
+        self.net = torch.nn.Linear(3, 3)
+        torch.nn.init.eye_(self.net.weight)
+
+
+class Checkpoints(ModelCheckpoint):
+    """``<run>/<epoch>.ckpt``, and the proof that the history had that epoch already."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, "{epoch}", auto_insert_metric_name=False, save_top_k=-1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert history(Path(trainer.default_root_dir))[-1]["epoch"] == trainer.current_epoch + 1
+        super().on_train_epoch_end(trainer, pl_module)
+
+
+def fit(folder: Path, epochs: int, lr: float = 0.1, resume: Path | None = None, **flags: Any) -> Trainer:
+    trainer = Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        callbacks=[PolyDecay(), MeanLoss(), TopKAccuracy((1,)), TrainingMonitor(), Checkpoints(folder)],
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **flags,
+    )
+    images = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+    loader = DataLoader(TensorDataset(images, torch.arange(10) % 3), batch_size=4)
+    trainer.fit(Linear(lr), loader, loader, ckpt_path=resume)
+    return trainer
+
+
+def history(folder: Path) -> list[dict[str, float | None]]:
+    return json.loads((folder / "history.json").read_text())
+
+
+def test_a_record_and_a_line_for_each_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.INFO, "litvision"):
+        metrics = fit(tmp_path, 2).callback_metrics
+    first, last = history(tmp_path)
+    assert [(r["epoch"], r["step"], r["lr"]) for r in (first, last)] == [(1, 3, 0.1), (2, 6, 0.05)]
+    measured = {name: last[name] for name in ("train/loss", "train/top1", "val/loss", "val/top1")}
+    assert measured == {name: value.item() for name, value in metrics.items()}
+    lines = [record.getMessage() for record in caplog.records if record.name == "litvision"]
+    number = r"\d\.\d{4}"
+    assert re.fullmatch(
+        rf"epoch 2/2  loss {number} / {number}  top-1 \d+\.0 / \d+\.0 %  lr 0\.05  [\d ]+ images/s  \d+\.\d s",
+        lines[-1],
+    )
+
+
+def test_the_file_of_a_resumed_run_is_that_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    fit(tmp_path / "whole", 4)
+    whole = (tmp_path / "whole/history.json").read_bytes()
+    fit(tmp_path / "parts", 4)
+    # as after a crash in the third epoch's checkpoint: the history knows more than the checkpoint
+    fit(tmp_path / "parts", 4, resume=tmp_path / "parts/1.ckpt")
+    assert (tmp_path / "parts/history.json").read_bytes() == whole
+    fit(tmp_path / "whole", 1)  # not resumed: a new history
+    assert len(history(tmp_path / "whole")) == 1
+
+
+def test_a_resume_by_steps_neither_loses_nor_invents_an_epoch(tmp_path: Path) -> None:
+    """Lightning ends the checkpoint's last epoch a second time there."""
+    fit(tmp_path, 2)
+    steps = Trainer(
+        max_epochs=-1,
+        max_steps=9,
+        accelerator="cpu",
+        callbacks=[MeanLoss(), TrainingMonitor()],
+        default_root_dir=tmp_path,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    steps.fit(Linear(), DataLoader([(torch.ones(3), 0)] * 3), ckpt_path=tmp_path / "1.ckpt")
+    assert [(record["epoch"], record["step"]) for record in history(tmp_path)] == [(1, 3), (2, 6), (3, 9)]
+
+
+def test_an_epoch_without_validation_has_none(tmp_path: Path) -> None:
+    fit(tmp_path, 3, check_val_every_n_epoch=2)
+    assert ["val/loss" in record for record in history(tmp_path)] == [False, True, False]
+
+
+def test_a_diverged_run_leaves_valid_json(tmp_path: Path) -> None:
+    fit(tmp_path, 2, lr=1e38)
+    last = history(tmp_path)[-1]
+    assert last["train/loss"] is None
+    assert last["val/top1"] == 0
+
+
+def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Trainer, "is_global_zero", False)
+    monkeypatch.setattr(Checkpoints, "on_train_epoch_end", lambda *_: None)
+    fit(tmp_path, 1)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_picture_that_fails_is_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "history.png").mkdir()
+    with pytest.raises(IsADirectoryError):
+        fit(tmp_path, 1)
+
+
+@pytest.mark.parametrize("late", [MeanLoss(), TopKAccuracy()])
+def test_metrics_are_listed_before_the_monitor(tmp_path: Path, late: Callback) -> None:
+    trainer = Trainer(accelerator="cpu", callbacks=[TrainingMonitor(), late], default_root_dir=tmp_path, logger=False)
+    with pytest.raises(ValueError, match="list it after"):
+        trainer.fit(Linear(), DataLoader([(torch.ones(3), 0)]))
