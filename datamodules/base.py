@@ -203,10 +203,10 @@ class ImageDataModule(LightningDataModule):
         return fingerprint(raw) if self.raw_folder else ""
 
     def _download(self) -> Path:
-        if self.source:
+        if self.source or not self.url:
             raise FileNotFoundError(
-                f"{self.source} does not hold {self.raw_folder}/{self.raw_file}, which {self.name} is made from; "
-                "point source at the folder with its raw files, or leave it out to download them"
+                f"{self.source or self.root} does not hold {self.raw_folder}/{self.raw_file}, which {self.name} "
+                f"is made from; point source at its raw files{', or leave it out to download them' * bool(self.url)}"
             )
         raw = self.root / "raw"
         archive = download(self.url, self.checksum, raw)
