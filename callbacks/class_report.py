@@ -60,8 +60,9 @@ class ClassReport(Callback):
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Begin from nothing."""
+        """Begin from nothing, and move behind the progress bar, which would else end below the last line."""
         self._confusion: Tensor | None = None
+        trainer.callbacks = sorted(trainer.callbacks, key=lambda callback: callback is self)
 
     def on_test_batch_end(
         self,
@@ -103,8 +104,6 @@ class ClassReport(Callback):
         write_confusion(matrix, names, predictable, folder / "confusion_matrix.csv")
         draw_confusion(matrix, names, predictable, folder / "confusion_matrix.png")
 
-        if trainer.progress_bar_callback is not None:
-            trainer.progress_bar_callback.teardown(trainer, pl_module, stage)  # else it is drawn below the last line
         get_console().print(table(Scores.of(confusion).rows(names)))
         if "test/top1" in metrics:
             print(f"test top-1 = {metrics['test/top1']:.4f}", flush=True)

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import MeanLoss, PolyDecay, TopKAccuracy, TrainingMonitor
+from callbacks import MeanLoss, StepSchedule, TopKAccuracy, TrainingMonitor
 from callbacks.training_monitor import best_epoch, both_stages, draw, line, write
 from lightning_modules import Classifier
 
@@ -57,9 +57,9 @@ def test_the_picture_shows_something(tmp_path: Path, records: int) -> None:
 class Linear(Classifier):
     """A linear classifier of three numbers."""
 
-    def __init__(self, lr: float = 0.1) -> None:
-        super().__init__(3, 1, optimizer=lambda groups: torch.optim.SGD(groups, lr=lr, momentum=0.9))
-        self.net = torch.nn.Linear(3, 3)
+    def __init__(self) -> None:
+        super().__init__(3, 1, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1, momentum=0.9))
+        self.net = torch.nn.Linear(3, 3, bias=False)
         torch.nn.init.eye_(self.net.weight)
 
 
@@ -74,11 +74,10 @@ class Checkpoints(ModelCheckpoint):
         super().on_train_epoch_end(trainer, pl_module)
 
 
-def fit(folder: Path, epochs: int, lr: float = 0.1, resume: Path | None = None, **flags: Any) -> Trainer:
+def fit(folder: Path, resume: Path | None = None, model: Linear | None = None, **flags: Any) -> Trainer:
     trainer = Trainer(
-        max_epochs=epochs,
         accelerator="cpu",
-        callbacks=[PolyDecay(), MeanLoss(), TopKAccuracy((1,)), TrainingMonitor(), Checkpoints(folder)],
+        callbacks=[StepSchedule({2: 0.05}), MeanLoss(), TopKAccuracy((1,)), TrainingMonitor(), Checkpoints(folder)],
         default_root_dir=folder,
         logger=False,
         enable_progress_bar=False,
@@ -87,7 +86,7 @@ def fit(folder: Path, epochs: int, lr: float = 0.1, resume: Path | None = None, 
     )
     images = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
     loader = DataLoader(TensorDataset(images, torch.arange(10) % 3), batch_size=4)
-    trainer.fit(Linear(lr), loader, loader, ckpt_path=resume)
+    trainer.fit(model or Linear(), loader, loader, ckpt_path=resume)
     return trainer
 
 
@@ -97,7 +96,7 @@ def history(folder: Path) -> list[dict[str, float | None]]:
 
 def test_a_record_and_a_line_for_each_epoch(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "litvision"):
-        metrics = fit(tmp_path, 2).callback_metrics
+        metrics = fit(tmp_path, max_epochs=2).callback_metrics
     first, last = history(tmp_path)
     assert [(r["epoch"], r["step"], r["lr"]) for r in (first, last)] == [(1, 3, 0.1), (2, 6, 0.05)]
     measured = {name: last[name] for name in ("train/loss", "train/top1", "val/loss", "val/top1")}
@@ -111,41 +110,32 @@ def test_a_record_and_a_line_for_each_epoch(tmp_path: Path, caplog: pytest.LogCa
 
 
 def test_the_file_of_a_resumed_run_is_that_of_an_uninterrupted_one(tmp_path: Path) -> None:
-    fit(tmp_path / "whole", 4)
+    fit(tmp_path / "whole", max_epochs=4)
     whole = (tmp_path / "whole/history.json").read_bytes()
-    fit(tmp_path / "parts", 4)
+    fit(tmp_path / "parts", max_epochs=4)
     # as after a crash in the third epoch's checkpoint: the history knows more than the checkpoint
-    fit(tmp_path / "parts", 4, resume=tmp_path / "parts/1.ckpt")
+    fit(tmp_path / "parts", tmp_path / "parts/1.ckpt", max_epochs=4)
     assert (tmp_path / "parts/history.json").read_bytes() == whole
-    fit(tmp_path / "whole", 1)  # not resumed: a new history
+    fit(tmp_path / "whole", max_epochs=1)  # not resumed: a new history
     assert len(history(tmp_path / "whole")) == 1
 
 
 def test_a_resume_by_steps_neither_loses_nor_invents_an_epoch(tmp_path: Path) -> None:
     """Lightning ends the checkpoint's last epoch a second time there."""
-    fit(tmp_path, 2)
-    steps = Trainer(
-        max_epochs=-1,
-        max_steps=9,
-        accelerator="cpu",
-        callbacks=[MeanLoss(), TrainingMonitor()],
-        default_root_dir=tmp_path,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
-    steps.fit(Linear(), DataLoader([(torch.ones(3), 0)] * 3), ckpt_path=tmp_path / "1.ckpt")
+    fit(tmp_path, max_epochs=2)
+    fit(tmp_path, tmp_path / "1.ckpt", max_epochs=-1, max_steps=9)
     assert [(record["epoch"], record["step"]) for record in history(tmp_path)] == [(1, 3), (2, 6), (3, 9)]
 
 
 def test_an_epoch_without_validation_has_none(tmp_path: Path) -> None:
-    fit(tmp_path, 3, check_val_every_n_epoch=2)
+    fit(tmp_path, max_epochs=3, check_val_every_n_epoch=2)
     assert ["val/loss" in record for record in history(tmp_path)] == [False, True, False]
 
 
 def test_a_diverged_run_leaves_valid_json(tmp_path: Path) -> None:
-    fit(tmp_path, 2, lr=1e38)
+    model = Linear()
+    torch.nn.init.constant_(model.net.weight, float("nan"))
+    fit(tmp_path, model=model, max_epochs=2)
     last = history(tmp_path)[-1]
     assert last["train/loss"] is None
     assert last["val/top1"] == 0
@@ -154,14 +144,14 @@ def test_a_diverged_run_leaves_valid_json(tmp_path: Path) -> None:
 def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Trainer, "is_global_zero", False)
     monkeypatch.setattr(Checkpoints, "on_train_epoch_end", lambda *_: None)
-    fit(tmp_path, 1)
+    fit(tmp_path, max_epochs=1)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_picture_that_fails_is_not_hidden(tmp_path: Path) -> None:
     (tmp_path / "history.png").mkdir()
     with pytest.raises(IsADirectoryError):
-        fit(tmp_path, 1)
+        fit(tmp_path, max_epochs=1)
 
 
 @pytest.mark.parametrize("late", [MeanLoss(), TopKAccuracy()])
