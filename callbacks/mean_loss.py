@@ -1,5 +1,8 @@
 """The mean loss of an epoch."""
 
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.epoch_means import EpochMeans
@@ -10,4 +13,12 @@ class MeanLoss(EpochMeans):
 
     def sums(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """See ``EpochMeans.sums``."""
-        return {"loss": outputs["loss"].float() * len(outputs["labels"])}
+        return {"loss": outputs["loss"] * len(outputs["labels"])}
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+    ) -> None:
+        """Take the whole loss: Lightning has divided it by the number of accumulated batches."""
+        if trainer.accumulate_grad_batches > 1:
+            outputs = {**outputs, "loss": outputs["loss"] * trainer.accumulate_grad_batches}
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)

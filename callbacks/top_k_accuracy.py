@@ -44,6 +44,6 @@ def ranks_of_labels(logits: Tensor, labels: Tensor) -> Tensor:
     classes = logits.shape[1]
     own = logits.gather(1, labels)
     lower = torch.arange(classes, device=logits.device) < labels
-    ranks = torch.where(lower, logits >= own, logits > own).sum(dim=1)
+    ranks = ((logits > own) | ((logits == own) & lower)).sum(dim=1)
     finite = logits.abs().amax(dim=1).isfinite()  # many times faster than isfinite().all(dim=1)
     return ranks.where(finite, classes)

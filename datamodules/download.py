@@ -30,7 +30,7 @@ from rich.progress import (
 ATTEMPTS = 4
 CHUNK = 2**18
 REMEDY = "download it by hand, unpack it, and pass source=FOLDER"
-DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, ValueError, NotImplementedError)
+DAMAGE = (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, zlib.error, EOFError, ValueError, RuntimeError, OSError)
 
 
 def download(url: str, checksum: str, folder: Path, timeout: float = 30) -> Path:
@@ -89,6 +89,8 @@ def extract(archive: Path, folder: Path) -> None:
             _extract_zip(archive, partial)
         partial.rename(folder)
     except DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk; bz2 and gzip have no number
+            raise
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{archive} cannot be unpacked ({reason}); delete it and download it again") from error
     finally:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -10,6 +11,7 @@ from sklearn.metrics import log_loss
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import EpochMeans, MeanLoss, TopKAccuracy
+from callbacks.epoch_means import BATCHES
 from lightning_modules import Classifier
 
 LOGITS = torch.randn(10, 3, generator=torch.Generator().manual_seed(0)) * 3
@@ -26,13 +28,13 @@ class Still(Classifier):
 
 
 class MeanLabel(EpochMeans):
-    """The mean class number, and how many batches were seen."""
+    """The mean class number, and how many samples were seen."""
 
     def __init__(self) -> None:
-        self.batches = 0
+        self.samples = 0
 
     def sums(self, outputs: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        self.batches += 1
+        self.samples += len(outputs["labels"])
         return {"label": outputs["labels"].sum()}
 
 
@@ -53,6 +55,26 @@ def fit(folder: Path, *callbacks: Callback, **flags: int) -> Trainer:
     return trainer
 
 
+@pytest.mark.parametrize("batches", [1, BATCHES - 1, BATCHES, BATCHES + 1, 3 * BATCHES])
+def test_batches_of_any_number_and_size(batches: int) -> None:
+    """Loss and label are means over the samples, whatever is summed together."""
+    generator = torch.Generator().manual_seed(batches)
+    sizes = torch.randint(1, 5, (batches,), generator=generator).tolist()
+    losses = torch.rand(batches, generator=generator)
+    labels = [torch.randint(3, (size,), generator=generator) for size in sizes]
+    logged: dict[str, float] = {}
+    trainer = SimpleNamespace(strategy=SimpleNamespace(reduce=lambda sums, reduce_op: sums))
+    module = SimpleNamespace(log=lambda name, value, prog_bar: logged.update({name: value.item()}))
+    for means in (MeanLoss(), MeanLabel()):
+        means.setup(trainer, module, "test")
+        for loss, own in zip(losses, labels, strict=True):
+            outputs = {"loss": loss, "logits": torch.zeros(len(own), 3), "labels": own}
+            means.on_test_batch_end(trainer, module, outputs, None, 0)
+        means.on_test_epoch_end(trainer, module)
+    assert logged["test/label"] == pytest.approx(torch.cat(labels).double().mean().item(), rel=1e-12)
+    assert logged["test/loss"] == pytest.approx(np.average(losses.double(), weights=sizes), rel=1e-12)
+
+
 @pytest.mark.parametrize("accumulated", [1, 2])
 def test_the_loss_is_that_of_the_samples_however_many_batches_a_step_accumulates(
     tmp_path: Path, accumulated: int
@@ -64,7 +86,7 @@ def test_the_loss_is_that_of_the_samples_however_many_batches_a_step_accumulates
 def test_the_sanity_check_counts_for_nothing(tmp_path: Path) -> None:
     means = MeanLabel()
     metrics = fit(tmp_path, means, num_sanity_val_steps=2).callback_metrics
-    assert means.batches == 3 + 3  # of training and of validation
+    assert means.samples == 10 + 10  # of training and of validation
     assert metrics["val/label"].item() == metrics["train/label"].item() == pytest.approx(0.9)  # 0 1 2 0 1 2 0 1 2 0
 
 
@@ -90,7 +112,8 @@ def test_processes_are_weighted_by_their_samples() -> None:
     module = SimpleNamespace(log=lambda name, value, prog_bar: logged.update({name: value.item()}))
     means = MeanLabel()
     means.setup(trainer, module, "test")
-    means.on_test_batch_end(trainer, module, {"labels": torch.tensor([0, 2])}, None, 0)
+    outputs = {"loss": torch.tensor(1.0), "logits": torch.zeros(2, 3), "labels": torch.tensor([0, 2])}
+    means.on_test_batch_end(trainer, module, outputs, None, 0)
     means.on_test_epoch_end(trainer, module)
     assert logged == {"test/label": pytest.approx(4 / 3)}
 

@@ -1,9 +1,11 @@
 """Downloads from a server on this machine, and archives that try to do harm."""
 
 import errno
+import gzip
 import hashlib
 import io
 import os
+import random
 import shutil
 import signal
 import ssl
@@ -427,6 +429,35 @@ def test_a_damaged_archive_is_named(tmp_path: Path, ending: str) -> None:
     with pytest.raises(ValueError, match=r"set\.(tar|zip)"):
         extract(archive, tmp_path / "raw" / "set")
     assert os.listdir(tmp_path / "raw") == []
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_a_single_wrong_bit_gives_files_or_a_clear_error(tmp_path: Path, ending: str) -> None:
+    archive = make_archive(tmp_path / f"set.{ending}", FILES)
+    whole, rng = archive.read_bytes(), random.Random(ending)
+    for number in range(40):
+        damaged = bytearray(whole)
+        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        archive.write_bytes(damaged)
+        try:
+            extract(archive, tmp_path / "raw" / f"set{number}")
+        except ValueError as error:
+            assert archive.name in str(error)
+
+
+@pytest.mark.parametrize("reason", [OSError("Invalid data stream"), gzip.BadGzipFile("CRC check failed")])
+def test_damage_that_looks_like_an_error_of_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: OSError
+) -> None:
+    """The modules bz2 and gzip raise OSError, without a number."""
+
+    def damaged(*args: object, **options: object) -> None:
+        raise reason
+
+    archive = make_archive(tmp_path / "set.tar", FILES)
+    monkeypatch.setattr("tarfile.copyfileobj", damaged)
+    with pytest.raises(ValueError, match=str(reason)):
+        extract(archive, tmp_path / "raw" / "set")
 
 
 def test_a_missing_archive_is_not_called_damaged(tmp_path: Path) -> None:
