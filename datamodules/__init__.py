@@ -4,5 +4,6 @@ from datamodules.base import ImageDataModule
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from datamodules.flowers17 import Flowers17
+from datamodules.keras_affine import KerasAffine
 
-__all__ = ["CIFAR10", "Digits", "Flowers17", "ImageDataModule"]
+__all__ = ["CIFAR10", "Digits", "Flowers17", "ImageDataModule", "KerasAffine"]

@@ -1,0 +1,87 @@
+"""Keras' rotation, shift, shear and zoom, against scipy's interpolation of independently multiplied matrices."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+
+from datamodules import KerasAffine
+from datamodules.geometry import keras_matrices
+
+
+def picture(size: int) -> np.ndarray:
+    """Smooth, so that interpolation cannot make much of a difference, and without symmetry."""
+    y, x = np.mgrid[:size, :size] / size
+    waves = [np.sin(5 * x + 2 * y), np.cos(3 * x * y + y), np.sin(4 * y - x)]
+    return np.round(127 + 120 * np.stack(waves, axis=2)).astype(np.uint8)
+
+
+def reference(image: np.ndarray, rotation: float, dx: float, dy: float, shear: float, zx: float, zy: float):
+    """Keras' product of matrices in (row, column), about the centre, by scipy."""
+    size, a = len(image), np.deg2rad(rotation)
+    turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
+    move = np.array([[1, 0, dy * size], [0, 1, dx * size], [0, 0, 1]])
+    lean = np.array([[1, -np.sin(shear), 0], [0, np.cos(shear), 0], [0, 0, 1]])
+    scale = np.diag([zy, zx, 1])
+    to_centre, back = np.eye(3), np.eye(3)
+    to_centre[:2, 2], back[:2, 2] = (size - 1) / 2, -(size - 1) / 2
+    matrix = to_centre @ turn @ move @ lean @ scale @ back
+    planes = [
+        ndimage.affine_transform(plane, matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest")
+        for plane in np.moveaxis(image.astype(float), 2, 0)
+    ]
+    return np.stack(planes, axis=2)
+
+
+def fixed(*values: float) -> KerasAffine:
+    """The transform with its draws replaced by the given parameters."""
+    transform = KerasAffine()
+    arrays = [np.array([value]) for value in values]
+    transform.get_params_dependent_on_data = lambda params, data: {
+        "matrix": keras_matrices(*arrays, size=params["shape"][0])[0]
+    }
+    return transform
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        (30, 0, 0, 0, 1, 1),
+        (0, 0.1, -0.2, 0, 1, 1),
+        (0, 0, 0, 0.3, 1, 1),
+        (0, 0, 0, 0, 0.8, 1.3),
+        (-18, 0.15, 0.2, -0.15, 1.15, 0.85),
+    ],
+)
+@pytest.mark.parametrize("size", [33, 64])
+def test_it_is_that_of_keras(values: tuple[float, ...], size: int) -> None:
+    image = picture(size)
+    difference = np.abs(fixed(*values)(image=image)["image"] - reference(image, *values))
+    assert difference.max() < 2  # grey levels; OpenCV rounds positions to 1/32 pixel
+
+
+def test_a_quarter_turn_and_a_shift_by_whole_pixels_are_exact() -> None:
+    image = picture(32)
+    assert np.array_equal(fixed(90, 0, 0, 0, 1, 1)(image=image)["image"], np.rot90(image, -1))
+    shifted = fixed(0, 2 / 32, 0, 0, 1, 1)(image=image)["image"]
+    assert np.array_equal(shifted[:, :-2], image[:, 2:])
+    assert np.array_equal(shifted[:, -2:], np.repeat(image[:, -1:], 2, axis=1))  # the border's nearest pixel
+
+
+def test_the_draws_fill_their_ranges() -> None:
+    """A shift alone is the matrix's last column; a zoom alone its diagonal."""
+    params = {"shape": (100, 100, 3)}
+    transform = KerasAffine(shift=0.1)
+    shifts = np.array([transform.get_params_dependent_on_data(params, {})["matrix"][:, 2] for _ in range(500)])
+    assert -10 <= shifts.min() < -9.5
+    assert 9.5 < shifts.max() <= 10
+    assert abs(np.corrcoef(shifts.T)[0, 1]) < 0.2
+    transform = KerasAffine(zoom=0.2)
+    zooms = np.array([np.diag(transform.get_params_dependent_on_data(params, {})["matrix"][:, :2]) for _ in range(500)])
+    assert 0.8 <= zooms.min() < 0.81
+    assert 1.19 < zooms.max() <= 1.2
+    assert abs(np.corrcoef(zooms.T)[0, 1]) < 0.2
+
+
+def test_a_picture_that_is_not_square_is_refused() -> None:
+    with pytest.raises(ValueError, match="8x9"):
+        KerasAffine(rotation=5)(image=np.zeros((8, 9, 3), np.uint8))
