@@ -6,13 +6,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from pytorch_lightning import Trainer
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-
-from callbacks import WholeCheckpointIO, run_folder, with_those_of_every_run
-from datamodules import ImageDataModule
-from lightning_modules import Classifier
-from messages import Help, message, quieten
+from callbacks import run_folder
+from cli import CLI
+from messages import message, quieten
 
 OWN = argparse.ArgumentParser("main.py", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
 OWN.add_argument("--run", type=Path, help="use a run's configuration and best checkpoint; fit continues from its last")
@@ -20,46 +16,6 @@ OWN.add_argument("--name", help="of a new run, in runs/<experiment>/<name>; the 
 OWN.add_argument("--then", choices=["test"], help="after fit, test the best checkpoint")
 OWN.add_argument("--ckpt_path", help="another checkpoint than the run's")
 OWN.add_argument("--debug", action="store_true", help="show the traceback of an error")
-
-
-class CLI(LightningCLI):
-    """LightningCLI with a run's folder and the callbacks that every run has."""
-
-    def __init__(self, run: Path, command: Sequence[str], typed: str) -> None:
-        self.run, self.typed = run, typed
-        quiet = {"exit_on_error": False, "allow_abbrev": False}  # `main` prints mistakes, without a page of usage
-        shown = {"epilog": OWN.format_help(), "formatter_class": Help}
-        super().__init__(
-            Classifier,
-            ImageDataModule,
-            subclass_mode_model=True,
-            subclass_mode_data=True,
-            save_config_callback=None,
-            trainer_defaults={"logger": False, "use_distributed_sampler": False},
-            seed_everything_default=42,
-            parser_kwargs={**quiet, **shown, **{name: quiet for name in self.subcommands()}},
-            args=list(command),
-        )
-
-    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What the data decide is never typed twice."""
-        for name in ("num_classes", "image_size"):
-            parser.link_arguments(f"data.{name}", f"model.init_args.{name}", apply_on="instantiate")
-
-    def instantiate_trainer(self) -> Trainer:
-        """A trainer that writes into the run's folder, with the callbacks of every run."""
-        config = self.config[self.subcommand].clone()
-        config.ckpt_path = None
-        text = self._parser(self.subcommand).dump(config, skip_none=False)
-        settings = self.config_init[self.subcommand].trainer
-        return super().instantiate_trainer(
-            default_root_dir=str(self.run),
-            callbacks=with_those_of_every_run(settings.callbacks or [], text, self.typed),
-            plugins=settings.plugins or [WholeCheckpointIO()],
-        )
-
-    def _parse_ckpt_path(self) -> None:
-        """Take no settings from a checkpoint: what YAML and flags say is what runs."""
 
 
 def run_command(args: Sequence[str]) -> None:
@@ -76,7 +32,7 @@ def run_command(args: Sequence[str]) -> None:
         command += ["--ckpt_path", flags.ckpt_path]
     configs = [Path(value) for flag, value in pairwise(command) if flag in ("-c", "--config")]
     run = flags.run or run_folder.new_run(configs[-1].stem if configs else "run", flags.name)
-    cli = CLI(run, command, " ".join(["main.py", *args]))
+    cli = CLI(run, command, " ".join(["main.py", *args]), OWN.format_help())
     if fit and flags.then == "test":
         cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=str(run_folder.checkpoint_of(run)))
 

@@ -18,6 +18,7 @@ UNHELPFUL = (
     "You are using a custom batch sampler",
     "It is recommended to use `self.log(",  # metrics are reduced before they are logged
     "The '.*dataloader' does not have many workers",
+    "You're resuming from a checkpoint that ended before the epoch ended",  # the datamodule goes on where it stopped
     "Checkpoint directory .* exists and is not empty",
 )
 

@@ -31,6 +31,13 @@ class EpochMeans(Callback):
         self._names: dict[str, list[str]] = {}
         self._samples: dict[str, int] = defaultdict(int)
         self._kept: dict[str, list[dict[str, Tensor]]] = defaultdict(list)
+        self._summed_epoch: int | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Drop the sums of an epoch that was over when its checkpoint was made."""
+        if self._summed_epoch != trainer.current_epoch:
+            self._totals.pop("train", None)
+            self._samples.pop("train", None)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
@@ -75,6 +82,22 @@ class EpochMeans(Callback):
         """Log the test means."""
         self._log_means("test", trainer, pl_module)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the training sums of an epoch that is not over; all processes' are added up."""
+        if self._kept["train"]:
+            self._add_kept("train")
+        if "train" in self._totals:
+            sums = trainer.strategy.reduce(self._sums_and_samples("train"), reduce_op="sum")
+            states = checkpoint.setdefault("epoch_means", {})
+            states[self.state_key] = {"epoch": trainer.current_epoch, "names": self._names["train"], "sums": sums.cpu()}
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on from those sums, in the first process."""
+        state = checkpoint.get("epoch_means", {}).get(self.state_key)
+        if state and trainer.is_global_zero:
+            self._summed_epoch, self._names["train"] = state["epoch"], state["names"]
+            self._totals["train"], self._samples["train"] = state["sums"][:-1], int(state["sums"][-1])
+
     def _keep(self, stage: str, outputs: dict[str, Tensor]) -> None:
         kept = self._kept[stage]
         kept.append(outputs)
@@ -87,17 +110,22 @@ class EpochMeans(Callback):
         if not sums:  # top-5 of three classes, say
             return
         added = torch.stack(list(sums.values())).to(widest_float(outputs["loss"].device))
-        self._totals[stage] = self._totals[stage] + added if stage in self._totals else added
+        earlier = self._totals.get(stage)
+        self._totals[stage] = added if earlier is None else earlier.to(added.device) + added
         self._names[stage] = list(sums)
         self._samples[stage] += len(outputs["labels"])
+
+    def _sums_and_samples(self, stage: str) -> Tensor:
+        sums = self._totals[stage]
+        return torch.cat([sums, sums.new_tensor([self._samples[stage]])])
 
     def _log_means(self, stage: str, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._kept[stage]:
             self._add_kept(stage)
-        sums, samples = self._totals.pop(stage, None), self._samples.pop(stage, 0)
-        if sums is None:  # a sanity check, or an epoch that a resume found finished
+        if stage not in self._totals:  # a sanity check, or an epoch that a resume found finished
             return
-        sums = trainer.strategy.reduce(torch.cat([sums, sums.new_tensor([samples])]), reduce_op="sum")
+        sums = trainer.strategy.reduce(self._sums_and_samples(stage), reduce_op="sum")
+        del self._totals[stage], self._samples[stage]
         for name, mean in zip(self._names[stage], sums[:-1] / sums[-1], strict=True):
             shown = stage == "val" or (stage, name) == ("train", "loss")
             pl_module.log(f"{stage}/{name}", mean, prog_bar=shown)

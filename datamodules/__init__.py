@@ -1,9 +1,10 @@
 """Data sets, one a file; shards.py is the format, pack.py writes it, base.py loads it."""
 
 from datamodules.base import ImageDataModule
+from datamodules.batch_augment import BatchAugment
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
 from datamodules.flowers17 import Flowers17
 from datamodules.keras_affine import KerasAffine
 
-__all__ = ["CIFAR10", "Digits", "Flowers17", "ImageDataModule", "KerasAffine"]
+__all__ = ["CIFAR10", "BatchAugment", "Digits", "Flowers17", "ImageDataModule", "KerasAffine"]

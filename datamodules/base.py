@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -14,14 +16,21 @@ import torch
 from pytorch_lightning import LightningDataModule
 from sklearn.model_selection import train_test_split
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader
 
-from datamodules.augmentation import AugmentedDataset, Transform
+from datamodules.augmentation import AugmentedPictures, Transform, transformed_size
+from datamodules.batch_augment import BatchAugment
+from datamodules.batches import Batches
 from datamodules.download import download, extract
+from datamodules.geometry import Border, resize_matrix, warp_on_device
+from datamodules.loader import Batch, BatchLoader
+from datamodules.memory import free_memory
 from datamodules.normalization import Kind, Normalization
 from datamodules.pack import Samples, fingerprint, pack
-from datamodules.sampling import EveryRowOnce, ShuffledKeys
+from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys
 from datamodules.shards import FORMAT_VERSION, MANIFEST, Manifest, ShardDataset, remedy, verify
+
+logger = logging.getLogger("litvision")
 
 
 class ImageDataModule(LightningDataModule):
@@ -42,7 +51,11 @@ class ImageDataModule(LightningDataModule):
         batch_size: training samples in a step over all processes; evaluation reads as many in each process.
         normalization: see ``Normalization``.
         transforms: albumentations transforms of the training pictures, applied one by one on the CPU.
-        num_workers: loader processes; by default none without transforms, else one a core, four at most.
+        batch_augment: augmentation of whole training batches, after the transforms.
+        shuffle: order of the training rows: ``full``, a permutation of all; ``blocks``, one shard or a few at a time,
+            for a set that memory cannot hold; ``auto``, blocks where the rows take more than half the free memory.
+        num_workers: loader processes; by default none without transforms, else one a core, four at most. Without
+            processes, threads make the batches.
     """
 
     name: str
@@ -65,6 +78,8 @@ class ImageDataModule(LightningDataModule):
         batch_size: int = 64,
         normalization: Kind = "standardize",
         transforms: list[Transform] | None = None,
+        batch_augment: BatchAugment | None = None,
+        shuffle: Literal["auto", "full", "blocks"] = "auto",
         num_workers: int | None = None,
     ) -> None:
         super().__init__()
@@ -80,6 +95,8 @@ class ImageDataModule(LightningDataModule):
         self.batch_size = batch_size
         self.normalization = normalization
         self.transforms = transforms or []
+        self.batch_augment = batch_augment
+        self.shuffle = shuffle
         self.num_workers = min(4, os.cpu_count() or 1) * bool(self.transforms) if num_workers is None else num_workers
         self.splits: dict[str, ShardDataset] = {}
 
@@ -91,6 +108,15 @@ class ImageDataModule(LightningDataModule):
     def num_classes(self) -> int:
         """Number of classes C."""
         return len(self.classes)
+
+    @property
+    def input_size(self) -> int:
+        """Height and width of the pictures that reach the network, in pixels.
+
+        Training pictures get it by their transforms; those of evaluation are scaled to it.
+        """
+        size = transformed_size(self.transforms, self.image_size)
+        return self.batch_augment.output_size(size) if self.batch_augment else size
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -132,57 +158,146 @@ class ImageDataModule(LightningDataModule):
             split: ShardDataset([self.folder / shard.file for shard in shards])
             for split, shards in manifest.splits.items()
         }
+        if self.normalization == "mean_image" and self.input_size != self.image_size:
+            raise ValueError(
+                f"normalization mean_image has {self.image_size} pixels and the network's input {self.input_size}; "
+                "take channel_mean"
+            )
         self._normalize = Normalization(self.normalization, self.folder, manifest)
         if stage == "fit" and self.batch_size % self.trainer.world_size:
             raise ValueError(f"batch_size {self.batch_size} does not divide among {self.trainer.world_size} processes")
         if stage == "fit" and self.batch_size > len(self.splits["train"]):
             raise ValueError(f"batch_size {self.batch_size} exceeds the {len(self.splits['train'])} training samples")
 
-    def train_dataloader(self) -> DataLoader:
+    def state_dict(self) -> dict[str, Any]:
+        """How rows are shuffled, so that a run that continues with other free memory keeps its order."""
+        return {"shuffle": self.shuffle}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take up the order of an interrupted run."""
+        if self.shuffle == "auto":
+            self.shuffle = state_dict["shuffle"]
+
+    def train_dataloader(self) -> BatchLoader | DataLoader:
         """Shuffled, augmented batches; the last incomplete one is dropped."""
         rank, world_size = self.trainer.global_rank, self.trainer.world_size
-        train, seed = self.splits["train"], run_seed()
-        keys = ShuffledKeys(len(train), self.batch_size, seed, rank, world_size)
+        train, augment = self.splits["train"], self.batch_augment
+        keys = ShuffledKeys(len(train), self.batch_size, run_seed(), rank, world_size, self._blocks(train))
         # In a continued run, Lightning starts loader processes before it calls set_epoch.
-        keys.set_epoch(self.trainer.fit_loop.epoch_progress.current.processed)
-        batches = BatchSampler(keys, self.batch_size // world_size, drop_last=True)
-        return self._loader(AugmentedDataset(train, self.transforms, seed), batches)
+        keys.set_epoch(*self._position(len(keys) // (self.batch_size // world_size)))
+        pictures = AugmentedPictures(train, self.transforms, run_seed()) if self.transforms else train
+        size = transformed_size(self.transforms, self.image_size)
+        if not self._on_cpu:
+            batches = Batches(pictures, size, pinned=self._pinned)
+        elif augment:
+            matrices = partial(augment.matrices, run_seed(), size=size)
+            normalize = None if augment.changes_colours else self._loaders_normalization
+            batches = Batches(pictures, self.input_size, matrices, augment.border, normalize)
+        else:
+            batches = Batches(pictures, size, normalization=self._loaders_normalization)
+        return self._loader(batches, BatchSampler(keys, self.batch_size // world_size, drop_last=True))
 
-    def val_dataloader(self) -> DataLoader:
+    def val_dataloader(self) -> BatchLoader | DataLoader:
         """Every validation sample once, in stored order."""
         return self._evaluation_loader("val")
 
-    def test_dataloader(self) -> DataLoader:
+    def test_dataloader(self) -> BatchLoader | DataLoader:
         """Every test sample once, in stored order."""
         return self._evaluation_loader("test")
 
-    def predict_dataloader(self) -> DataLoader:
+    def predict_dataloader(self) -> BatchLoader | DataLoader:
         """The test split."""
         return self._evaluation_loader("test")
 
-    def on_after_batch_transfer(self, batch: tuple[Tensor, Tensor], dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Normalise on the device, into the module's precision."""
-        images, labels = batch
-        return self._normalize(images, self.trainer.lightning_module.dtype), labels
+    def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
+        """Augment and normalise on the device, into the module's precision; loaders may have done a part of it."""
+        images, labels, keys = batch
+        augment = self.batch_augment if self.trainer.training else None
+        if images.dtype == torch.uint8:
+            if augment and images.device.type != "cpu":
+                matrices = augment.matrices(run_seed(), keys, images.shape[1])
+                images = self._warp(images, matrices, augment.border)
+            elif not self.trainer.training and images.shape[1] != self.input_size:
+                images = self._warp(images, resize_matrix(images.shape[1], self.input_size)[None], "replicate")
+            if augment and augment.changes_colours:
+                images = augment.colours(images, run_seed(), keys)
+            images = self._normalize(images, self.trainer.lightning_module.dtype)
+        if augment:
+            images, labels = augment.erase_and_mix(images, labels, run_seed(), keys, self.num_classes)
+        return images, labels
 
-    def _evaluation_loader(self, split: str) -> DataLoader:
-        dataset, world_size = self.splits[split], self.trainer.world_size
-        batch_size = min(self.batch_size, len(dataset) // world_size)  # no process may be left without a batch
+    def _warp(self, images: Tensor, matrices: np.ndarray, border: Border) -> Tensor:
+        matrices = torch.from_numpy(matrices).to(images.device, non_blocking=True)
+        return warp_on_device(images, matrices.expand(len(images), 2, 3), self.input_size, border)
+
+    def _evaluation_loader(self, split: str) -> BatchLoader | DataLoader:
+        pictures, world_size = self.splits[split], self.trainer.world_size
+        batch_size = min(self.batch_size, len(pictures) // world_size)  # no process may be left without a batch
         if not batch_size:
-            raise ValueError(f"{world_size} processes cannot share the {len(dataset)} samples of the {split} split")
-        rows = EveryRowOnce(len(dataset), batch_size, self.trainer.global_rank, world_size)
-        return self._loader(dataset, BatchSampler(rows, batch_size, drop_last=False))
+            raise ValueError(f"{world_size} processes cannot share the {len(pictures)} samples of the {split} split")
+        rows = EveryRowOnce(len(pictures), batch_size, self.trainer.global_rank, world_size)
+        if not self._on_cpu:
+            batches = Batches(pictures, self.image_size, pinned=self._pinned)
+        elif self.input_size != self.image_size:
+            matrices = partial(_resized, resize_matrix(self.image_size, self.input_size))
+            batches = Batches(pictures, self.input_size, matrices, normalization=self._loaders_normalization)
+        else:
+            batches = Batches(pictures, self.image_size, normalization=self._loaders_normalization)
+        return self._loader(batches, BatchSampler(rows, batch_size, drop_last=False))
 
-    def _loader(self, dataset: Dataset, batch_sampler: BatchSampler) -> DataLoader:
+    def _loader(self, batches: Batches, batch_sampler: BatchSampler) -> BatchLoader | DataLoader:
+        if not self.num_workers:
+            # transforms are Python objects with a state of their own: one thread
+            threads = 1 if self.transforms else min(4, os.cpu_count() or 1)
+            return BatchLoader(batches.__getitems__, batch_sampler, threads)
         return DataLoader(
-            dataset,
+            batches,
             batch_sampler=batch_sampler,
             collate_fn=_whole_batch,
             num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            pin_memory=self.trainer.strategy.root_device.type == "cuda",
+            persistent_workers=True,
+            pin_memory=not self._on_cpu,
             worker_init_fn=_one_thread,
         )
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.trainer.strategy.root_device.type == "cpu"
+
+    @property
+    def _pinned(self) -> bool:
+        return self.trainer.strategy.root_device.type == "cuda" and not self.num_workers
+
+    @property
+    def _loaders_normalization(self) -> Normalization | None:
+        """What threads normalise with. Processes hand over bytes, a quarter of the floats."""
+        in_float32 = self.trainer.lightning_module.dtype == torch.float32
+        return self._normalize if in_float32 and not self.num_workers else None
+
+    def _position(self, batches: int) -> tuple[int, int]:
+        """The epoch in which training begins, and how many of its batches an interrupted run has seen."""
+        loop = self.trainer.fit_loop
+        epochs, seen = loop.epoch_progress.current, loop.epoch_loop.batch_progress.current.processed
+        if epochs.ready == epochs.processed:
+            return epochs.processed, 0
+        return (epochs.processed, seen) if seen < batches else (epochs.processed + 1, 0)
+
+    def _blocks(self, train: ShardDataset) -> Blocks | None:
+        free = free_memory()
+        if self.shuffle == "auto":
+            self.shuffle = "blocks" if train.bytes > free / 2 else "full"
+            if self.shuffle == "blocks":
+                logger.info(
+                    "the training rows take %.1f GB, memory has %.1f GB left: rows are shuffled a few shards at a time "
+                    "(--data.shuffle full for all)",
+                    train.bytes / 1e9,
+                    free / 1e9,
+                )
+        if self.shuffle == "full":
+            return None
+        window = max(1, free // 4 // (train.bytes // len(train.sizes)))
+        train.max_maps = window + 1
+        return Blocks(train.sizes, window)
 
     def _manifest(self) -> Manifest:
         manifest = Manifest.load(self.folder)
@@ -242,7 +357,12 @@ def run_seed() -> int:
     return int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed() % 2**63))
 
 
-def _whole_batch(batch: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+def _resized(matrix: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """The same matrix ``(B, 2, 3)`` for all."""
+    return np.broadcast_to(matrix, (len(keys), 2, 3))
+
+
+def _whole_batch(batch: Batch) -> Batch:
     """Collate nothing: the dataset returns whole batches."""
     return batch
 

@@ -1,10 +1,21 @@
-"""Where each pixel of an augmented picture comes from: affine matrices, the same for one picture and for a batch.
+"""Where each pixel of an augmented picture comes from: affine matrices, and the pictures seen through them.
 
 A matrix ``(2, 3)`` maps pixel coordinates (x, y, 1) of the output to coordinates (x, y) of the input; pixel centres
 have whole coordinates.
 """
 
+from typing import Literal
+
+import cv2
 import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torchvision.transforms.v2 import functional as transforms
+
+Border = Literal["replicate", "zeros"]
+CV_BORDERS = {"replicate": cv2.BORDER_REPLICATE, "zeros": cv2.BORDER_CONSTANT}
+TORCH_BORDERS = {"replicate": "border", "zeros": "zeros"}
 
 
 def keras_matrices(
@@ -42,3 +53,49 @@ def keras_matrices(
     centre = (size - 1) / 2
     offset = shift + centre - centre * linear.sum(axis=2)
     return np.concatenate([linear, offset[:, :, None]], axis=2)
+
+
+def crop_matrices(left: np.ndarray, top: np.ndarray) -> np.ndarray:
+    """Matrices ``(B, 2, 3)`` of crops whose upper left corner ``(B,)`` lies at these pixels of the input."""
+    matrices = np.zeros((len(left), 2, 3))
+    matrices[:, 0, 0] = matrices[:, 1, 1] = 1
+    matrices[:, 0, 2], matrices[:, 1, 2] = left, top
+    return matrices
+
+
+def resize_matrix(size: int, new_size: int) -> np.ndarray:
+    """Matrix ``(2, 3)`` of a square picture scaled from one size to another, edges on edges."""
+    scale = size / new_size
+    return np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
+
+
+def mirrored(matrices: np.ndarray, where: np.ndarray, width: int) -> np.ndarray:
+    """The matrices ``(B, 2, 3)``, those ``where`` ``(B,)`` is true with the output flipped from left to right."""
+    flipped = matrices.copy()
+    flipped[:, :, 2] += (width - 1) * matrices[:, :, 0]
+    flipped[:, :, 0] *= -1
+    return np.where(where[:, None, None], flipped, matrices)
+
+
+def warp(image: np.ndarray, matrix: np.ndarray, border: Border, out: np.ndarray) -> None:
+    """Fill ``out``, uint8 ``(h, w, C)``, with the picture uint8 ``(H, W, C)`` seen through a matrix, linearly."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    cv2.warpAffine(image, matrix, out.shape[1::-1], dst=out, flags=flags, borderMode=CV_BORDERS[border])
+
+
+def warp_on_device(images: Tensor, matrices: Tensor, size: int, border: Border) -> Tensor:
+    """A batch uint8 ``(B, H, W, C)`` on its device, seen through matrices ``(B, 2, 3)``: ``(B, size, size, C)``."""
+    height, width = images.shape[1:3]
+    axis = torch.arange(size, dtype=torch.float32, device=images.device)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    places = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, -1, 3)
+    grid = (places @ matrices.float().transpose(1, 2)).view(-1, size, size, 2)
+    grid = 2 * grid / torch.tensor([width - 1, height - 1], device=images.device) - 1
+    planes = images.permute(0, 3, 1, 2).float()
+    seen = F.grid_sample(planes, grid, padding_mode=TORCH_BORDERS[border], align_corners=True)
+    return seen.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
+
+
+def ten_crops(images: Tensor, size: int) -> Tensor:
+    """Corners, centre and their mirror images, ``(B, 10, C, size, size)``, of a batch ``(B, C, H, W)``."""
+    return torch.stack(transforms.ten_crop(images, size), dim=1)

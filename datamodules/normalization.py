@@ -34,6 +34,12 @@ class Normalization:
         if kind == "standardize":
             self.scale /= torch.tensor(manifest.channel_std).clamp(min=1e-3).view(1, 3, 1, 1)
 
+    def lines(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+        """Shift ``(size or 1, size * 3)`` and scale ``(size * 3,)``, float32, of the rows of a picture in memory."""
+        shift = np.broadcast_to(self.shift.cpu().numpy()[0].transpose(1, 2, 0), (len(self.shift[0, 0]), size, 3))
+        scale = np.broadcast_to(self.scale.cpu().numpy()[0].transpose(1, 2, 0), (1, size, 3))
+        return np.ascontiguousarray(shift.reshape(len(shift), -1)), np.ascontiguousarray(scale.reshape(-1))
+
     def __call__(self, images: Tensor, dtype: torch.dtype) -> Tensor:
         """Normalised images; computed in float32, since bfloat16 cannot tell neighbouring pixel values apart."""
         if self.shift.device != images.device:

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -170,19 +172,22 @@ class _Layout:
 class ShardDataset(Dataset):
     """The rows of one split, read by whole batches from memory maps.
 
-    Holds no open file when pickled: each process maps the shards at its first read.
+    Holds no open file when pickled: each process maps a shard at its first read.
 
     Args:
         paths: the shards in order.
+        max_maps: shards that are mapped at the same time; it bounds the memory of a process.
 
     Raises:
         ValueError: a file is not a shard, or its pictures differ in size from the first one's.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Path], max_maps: int = 1024) -> None:
         self._layouts = [_Layout.of(path) for path in paths]
         self._starts = np.cumsum([0] + [layout.shape[0] for layout in self._layouts])
-        self._maps: list[tuple[np.ndarray, np.ndarray]] | None = None
+        self.max_maps = max_maps
+        self._maps: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._lock = threading.Lock()
         self.image_shape = self._layouts[0].shape[1:]
         for layout in self._layouts:
             if layout.shape[1:] != self.image_shape:
@@ -190,6 +195,16 @@ class ShardDataset(Dataset):
 
     def __len__(self) -> int:
         return int(self._starts[-1])
+
+    @property
+    def sizes(self) -> list[int]:
+        """Rows of each shard."""
+        return np.diff(self._starts).tolist()
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all pictures as they are stored."""
+        return sum(layout.bytes for layout in self._layouts)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Image uint8 ``(H, W, C)`` and label int64."""
@@ -201,24 +216,45 @@ class ShardDataset(Dataset):
         rows = np.asarray(indices, np.int64)
         if len(rows) and (rows.min() < 0 or rows.max() >= len(self)):
             raise IndexError(f"rows {rows.min()} to {rows.max()} asked of a split with {len(self)}")
-        if self._maps is None:
-            self._maps = [layout.map() for layout in self._layouts]
         images = np.empty((len(rows), *self.image_shape), np.uint8)
-        labels = np.empty(len(rows), np.int64)
-        if len(self._maps) == 1:
-            _gather(self._maps[0], rows, images, labels)
-        else:
-            owners = np.searchsorted(self._starts, rows, side="right") - 1
-            for owner in np.unique(owners):
-                mine = np.flatnonzero(owners == owner)
-                images[mine], labels[mine] = (array[rows[mine] - self._starts[owner]] for array in self._maps[owner])
+        sources, labels = self.gather(rows)
+        for source, source_rows, places in sources:
+            if len(sources) == 1:  # mode="clip" spares np.take the buffered copy that mode="raise" makes
+                np.take(source, source_rows, axis=0, out=images, mode="clip")
+            else:
+                images[places] = source[source_rows]
         return torch.from_numpy(images), torch.from_numpy(labels)
 
+    def gather(self, keys: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], np.ndarray]:
+        """Where the pictures of keys ``(B,)`` lie, without copying them; and their labels int64 ``(B,)``.
+
+        The row of a key is its remainder by the number of rows (see ``ShuffledKeys``). Of each shard that is met: its
+        images uint8 ``(N, H, W, C)``, the rows meant, and their places in the batch.
+        """
+        rows = keys % len(self)
+        labels = np.empty(len(rows), np.int64)
+        owners = np.searchsorted(self._starts, rows, side="right") - 1
+        sources = []
+        for owner in np.unique(owners):
+            places = np.flatnonzero(owners == owner)
+            images, shard_labels = self._map(int(owner))
+            mine = rows[places] - self._starts[owner]
+            labels[places] = shard_labels[mine]
+            sources.append((images, mine, places))
+        return sources, labels
+
+    def _map(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+        """The arrays of a shard; the map that was used longest ago is dropped for a new one too many."""
+        with self._lock:
+            if shard not in self._maps:
+                self._maps[shard] = self._layouts[shard].map()
+                if len(self._maps) > self.max_maps:
+                    self._maps.popitem(last=False)
+            self._maps.move_to_end(shard)
+            return self._maps[shard]
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_maps": None}
+        return {**self.__dict__, "_maps": OrderedDict(), "_lock": None}
 
-
-def _gather(arrays: tuple[np.ndarray, np.ndarray], rows: np.ndarray, images: np.ndarray, labels: np.ndarray) -> None:
-    """Copy rows into buffers; mode="clip" spares np.take the buffered copy that mode="raise" makes."""
-    np.take(arrays[0], rows, axis=0, out=images, mode="clip")
-    np.take(arrays[1], rows, axis=0, out=labels, mode="clip")
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())

@@ -1,5 +1,6 @@
 """Loaders, augmentation and normalisation: what reaches the network."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -7,70 +8,109 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
-from datamodules import Digits
+from datamodules import BatchAugment, Digits
 from datamodules.normalization import Normalization
 from datamodules.shards import Manifest
 
 FLIP_AND_TURN = [A.Affine(rotate=(-30, 30), p=1), A.HorizontalFlip(p=0.5)]
 
 
-def digits(shards: Path, rank: int = 0, world_size: int = 1, epoch: int = 0, **arguments: object) -> Digits:
-    """Digits as a trainer of so many processes sees them."""
+def digits(
+    shards: Path, rank: int = 0, world_size: int = 1, epoch: int = 0, seen: int = 0, **arguments: object
+) -> Digits:
+    """Digits as a trainer of so many processes sees them, which stopped after some batches of an epoch."""
     data = Digits(root=str(shards), **arguments)
     data.trainer = SimpleNamespace(
         global_rank=rank,
         world_size=world_size,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         lightning_module=SimpleNamespace(dtype=torch.float32),
-        fit_loop=SimpleNamespace(epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=epoch))),
+        training=True,
+        fit_loop=SimpleNamespace(
+            epoch_progress=SimpleNamespace(current=SimpleNamespace(ready=epoch + bool(seen), processed=epoch)),
+            epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(processed=seen))),
+        ),
     )
     data.prepare_data()
     data.setup("fit")
     return data
 
 
-def epoch_of(loader: DataLoader, epoch: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+def epoch_of(data: Digits, epoch: int = 0, loader: Iterable | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """What reaches the network."""
+    loader = loader or data.train_dataloader()
     loader.batch_sampler.sampler.set_epoch(epoch)
-    images, labels = zip(*loader, strict=True)
+    images, labels = zip(*(data.on_after_batch_transfer(batch, 0) for batch in loader), strict=True)
     return torch.cat(images), torch.cat(labels)
 
 
+AUGMENTATIONS = [
+    {"transforms": FLIP_AND_TURN},
+    {"batch_augment": BatchAugment(crop=28, padding=2, flip=0.5, rotation=20)},
+    {"batch_augment": BatchAugment(crop=28, flip=0.5, brightness=0.3, mixup=0.2, cutmix=1.0)},
+    {"transforms": FLIP_AND_TURN, "batch_augment": BatchAugment(padding=3, erasing=0.5)},
+    {},
+]
+
+
+@pytest.mark.parametrize("arguments", AUGMENTATIONS)
 @pytest.mark.parametrize("workers", [1, 2])
-def test_loader_processes_change_nothing(shards: Path, workers: int) -> None:
-    alone = digits(shards, transforms=FLIP_AND_TURN, num_workers=0).train_dataloader()
-    helped = digits(shards, transforms=FLIP_AND_TURN, num_workers=workers).train_dataloader()
+def test_loader_processes_change_nothing(shards: Path, workers: int, arguments: dict[str, object]) -> None:
+    alone, helped = (digits(shards, num_workers=count, **arguments) for count in (0, workers))
+    loader = helped.train_dataloader()
     for epoch in (0, 1):  # the second with persistent workers
-        for expected, found in zip(epoch_of(alone, epoch), epoch_of(helped, epoch), strict=True):
-            assert torch.equal(expected, found)
+        images, labels = epoch_of(alone, epoch)
+        helped_images, helped_labels = epoch_of(helped, epoch, loader)
+        torch.testing.assert_close(helped_images, images, rtol=0, atol=1e-5)
+        assert torch.equal(helped_labels, labels)
 
 
-def test_processes_share_the_global_batches(shards: Path) -> None:
-    whole = iter(digits(shards, transforms=FLIP_AND_TURN, num_workers=0).train_dataloader())
-    loaders = [digits(shards, r, 2, transforms=FLIP_AND_TURN, num_workers=0).train_dataloader() for r in (0, 1)]
-    for (images, labels), *shares in zip(whole, *loaders, strict=True):
+@pytest.mark.parametrize("arguments", AUGMENTATIONS[:2])
+def test_processes_share_the_global_batches(shards: Path, arguments: dict[str, object]) -> None:
+    whole = digits(shards, num_workers=0, **arguments).train_dataloader()
+    loaders = [digits(shards, rank, 2, num_workers=0, **arguments).train_dataloader() for rank in (0, 1)]
+    for (images, labels, _), *shares in zip(whole, *loaders, strict=True):
         assert torch.equal(images, torch.cat([share[0] for share in shares]))
         assert torch.equal(labels, torch.cat([share[1] for share in shares]))
 
 
+@pytest.mark.parametrize("arguments", AUGMENTATIONS)
+def test_an_interrupted_epoch_goes_on_where_it_stopped(shards: Path, arguments: dict[str, object]) -> None:
+    whole = epoch_of(digits(shards, num_workers=0, **arguments), 2)
+    data = digits(shards, epoch=2, seen=5, num_workers=0, **arguments)
+    loader = data.train_dataloader()
+    assert len(loader) == len(whole[0]) // 64  # that of a whole epoch: Lightning counts on from the sixth batch
+    rest = epoch_of(data, 2, loader)
+    assert torch.equal(rest[0], whole[0][5 * 64 :])
+    assert torch.equal(rest[1], whole[1][5 * 64 :])
+    following = epoch_of(data, 3, loader)
+    assert torch.equal(following[0], epoch_of(digits(shards, num_workers=0, **arguments), 3)[0])
+
+
+def test_an_epoch_whose_last_batch_was_seen_is_over(shards: Path) -> None:
+    data = digits(shards, epoch=2, seen=len(digits(shards).train_dataloader()))
+    keys = data.train_dataloader().batch_sampler.sampler
+    assert (keys.epoch, keys.skipped) == (3, 0)
+
+
 def test_each_sighting_is_augmented_differently(shards: Path) -> None:
-    dataset = digits(shards, transforms=FLIP_AND_TURN, num_workers=0).train_dataloader().dataset
+    dataset = digits(shards, transforms=FLIP_AND_TURN, num_workers=1).train_dataloader().dataset
     rows = len(dataset)
-    sightings, labels = dataset.__getitems__([5 + epoch * rows for epoch in range(20)])
+    sightings, labels, _ = dataset.__getitems__([5 + epoch * rows for epoch in range(20)])
     assert len({picture.numpy().tobytes() for picture in sightings}) == 20
     assert labels.unique().numel() == 1
-    again, _ = dataset.__getitems__([5 + 3 * rows])
+    again, _, _ = dataset.__getitems__([5 + 3 * rows])
     assert torch.equal(again[0], sightings[3])
 
 
 def test_transforms_draw_independently_of_each_other(shards: Path) -> None:
     """Seeding each transform alike would tie one decision to the other."""
     first, second = A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)
-    dataset = digits(shards, transforms=[first, second], num_workers=0).train_dataloader().dataset
+    dataset = digits(shards, transforms=[first, second], num_workers=1).train_dataloader().dataset
     rows = len(dataset)
-    pictures, _ = dataset.__getitems__([11 + epoch * rows for epoch in range(400)])
-    plain = dataset.shards[11][0]
+    pictures, _, _ = dataset.__getitems__([11 + epoch * rows for epoch in range(400)])
+    plain = dataset.pictures.shards[11][0]
     variants = [plain, plain.flip(1), plain.flip(0), plain.flip(0, 1)]
     counts = np.array([sum(torch.equal(picture, variant) for picture in pictures) for variant in variants])
     assert counts.sum() == 400
@@ -80,36 +120,71 @@ def test_transforms_draw_independently_of_each_other(shards: Path) -> None:
 def test_a_continued_run_starts_in_its_epoch(shards: Path) -> None:
     loader = digits(shards, num_workers=1, epoch=4).train_dataloader()
     early = next(iter(loader))[1]  # Lightning takes an iterator before it sets the epoch
-    assert torch.equal(early, epoch_of(digits(shards, num_workers=0).train_dataloader(), 4)[1][:64])
+    assert torch.equal(early, epoch_of(digits(shards, num_workers=0), 4)[1][:64])
 
 
 @pytest.mark.parametrize("split", ["val", "test", "predict"])
 def test_evaluation_is_not_augmented_and_in_order(shards: Path, split: str) -> None:
-    data = digits(shards, transforms=FLIP_AND_TURN, num_workers=0)
-    images, labels = zip(*getattr(data, f"{split}_dataloader")(), strict=True)
+    augment = BatchAugment(padding=4, flip=0.5, mixup=1.0)
+    data = digits(shards, transforms=FLIP_AND_TURN, batch_augment=augment, num_workers=1)
+    images, labels, rows = zip(*getattr(data, f"{split}_dataloader")(), strict=True)
     dataset = data.splits["val" if split == "val" else "test"]
     expected = dataset.__getitems__(list(range(len(dataset))))
     assert torch.equal(torch.cat(images), expected[0])
     assert torch.equal(torch.cat(labels), expected[1])
+    assert np.concatenate(rows).tolist() == list(range(len(dataset)))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_evaluation_pictures_are_scaled_to_what_the_network_takes(shards: Path, workers: int) -> None:
+    data = digits(shards, batch_augment=BatchAugment(crop=24), num_workers=workers, normalization="unit")
+    assert data.input_size == 24
+    data.trainer.training = False
+    images, _ = data.on_after_batch_transfer(next(iter(data.val_dataloader())), 0)
+    stored = data.splits["val"].__getitems__(range(64))[0].permute(0, 3, 1, 2).float()
+    expected = torch.nn.functional.interpolate(stored, (24, 24), mode="bilinear", align_corners=False) / 255
+    assert (images - expected).abs().max() < 5 / 255
+
+
+def test_the_input_size_is_what_transforms_make(shards: Path) -> None:
+    assert digits(shards, transforms=[A.RandomCrop(20, 20)]).input_size == 20
+    with pytest.raises(ValueError, match="20x16"):
+        _ = digits(shards, transforms=[A.RandomCrop(20, 16)]).input_size
+    with pytest.raises(ValueError, match="mean_image has 32 pixels and the network's input 20"):
+        digits(shards, transforms=[A.RandomCrop(20, 20)], normalization="mean_image")
+
+
+def test_rows_are_shuffled_in_blocks_where_memory_is_small(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.base.free_memory", lambda: 2**20)
+    data = digits(shards)
+    sampler = data.train_dataloader().batch_sampler.sampler
+    assert sampler.blocks.window == 1
+    assert data.splits["train"].max_maps == 2
+    monkeypatch.setattr("datamodules.base.free_memory", lambda: 2**40)
+    assert digits(shards).train_dataloader().batch_sampler.sampler.blocks is None
+    assert digits(shards, shuffle="blocks").train_dataloader().batch_sampler.sampler.blocks
+    continued = digits(shards)
+    continued.load_state_dict(data.state_dict())
+    assert continued.train_dataloader().batch_sampler.sampler.blocks
 
 
 def test_no_process_is_left_without_an_evaluation_batch(shards: Path) -> None:
     shares = [list(digits(shards, rank, 100, batch_size=100).val_dataloader()) for rank in range(100)]
     assert all(shares)
-    assert sum(len(labels) for share in shares for _, labels in share) == 135
+    assert sum(len(labels) for share in shares for _, labels, _ in share) == 135
 
 
 def test_transforms_that_leave_different_sizes_are_refused(shards: Path) -> None:
-    dataset = digits(shards, transforms=[A.RandomScale(0.5, p=1)], num_workers=0).train_dataloader().dataset
+    dataset = digits(shards, transforms=[A.RandomScale(0.5, p=1)], num_workers=1).train_dataloader().dataset
     with pytest.raises(ValueError, match="different sizes"):
         dataset.__getitems__(list(range(8)))
 
 
 @pytest.mark.parametrize("kind", ["unit", "channel_mean", "mean_image", "standardize"])
 def test_normalisation_equals_its_formula(shards: Path, kind: str) -> None:
-    data = digits(shards, normalization=kind, num_workers=0)
+    data = digits(shards, normalization=kind, num_workers=1)
     train = data.splits["train"].__getitems__(list(range(len(data.splits["train"]))))[0].numpy().astype(np.float64)
-    images, _ = next(iter(data.val_dataloader()))
+    images, labels, rows = next(iter(data.val_dataloader()))
     x = images.numpy().astype(np.float64)
     expected = {
         "unit": x / 255,
@@ -118,10 +193,12 @@ def test_normalisation_equals_its_formula(shards: Path, kind: str) -> None:
         "standardize": (x - train.mean(axis=(0, 1, 2))) / train.std(axis=(0, 1, 2)),
     }[kind]
     kept = images.clone()
-    found, _ = data.on_after_batch_transfer((images, torch.zeros(len(images))), 0)
+    found, _ = data.on_after_batch_transfer((images, labels, rows), 0)
     assert found.dtype == torch.float32
     np.testing.assert_allclose(found.permute(0, 2, 3, 1).numpy(), expected, atol=1e-4)
     assert torch.equal(images, kept)  # the batch itself is left as it was
+    by_threads, _, _ = next(iter(digits(shards, normalization=kind, num_workers=0).val_dataloader()))
+    torch.testing.assert_close(by_threads, found, rtol=0, atol=1e-4)
 
 
 def test_bfloat16_is_computed_in_float32_first(shards: Path) -> None:

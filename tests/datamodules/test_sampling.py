@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datamodules.sampling import EveryRowOnce, ShuffledKeys
+from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys
 
 
 def keys_of(rows: int, batch_size: int, world_size: int, epoch: int, seed: int = 1) -> list[list[int]]:
@@ -48,3 +48,39 @@ def test_evaluation_sees_each_row_once_in_the_same_batches(rows: int, batch_size
     batches = [tuple(share[i : i + batch_size]) for share in shares for i in range(0, len(share), batch_size)]
     assert set(batches) == expected
     assert np.ptp([len(share) for share in shares]) <= batch_size
+
+
+def test_skipped_batches_stay_skipped_until_the_next_epoch() -> None:
+    keys = ShuffledKeys(40, 8, seed=1)
+    keys.set_epoch(3)
+    whole = list(keys)
+    keys.set_epoch(3, skipped=2)
+    keys.set_epoch(3)  # as Lightning does
+    assert list(keys) == whole[16:]
+    assert len(keys) == 40
+    keys.set_epoch(4)
+    assert len(list(keys)) == 40
+
+
+@pytest.mark.parametrize("window", [1, 3, 100])
+def test_blocks_mix_only_within_their_window(window: int) -> None:
+    sizes = [10, 11, 10, 11, 10, 11, 10]
+    block_of = np.repeat(np.arange(7), sizes)
+    order = Blocks(sizes, window).shuffled(np.random.default_rng(0))
+    assert sorted(order) == list(range(73))
+    position = 0
+    seen: set[int] = set()
+    while position < 73:
+        blocks = set()
+        while len(blocks) < min(window, 7 - len(seen)) or (position < 73 and block_of[order[position]] in blocks):
+            blocks.add(block_of[order[position]])
+            position += 1
+        assert not blocks & seen
+        seen |= blocks
+    assert order.tolist() != sorted(order)
+    assert order.tolist() != Blocks(sizes, window).shuffled(np.random.default_rng(1)).tolist()
+
+
+def test_block_shuffled_keys_show_each_row_once() -> None:
+    keys = ShuffledKeys(73, 8, seed=1, blocks=Blocks([10, 11, 10, 11, 10, 11, 10], 2))
+    assert len(set(keys)) == 72

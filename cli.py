@@ -1,0 +1,78 @@
+"""LightningCLI over this project's networks and data sets: what `main.py` runs and what tools read experiments with."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pytorch_lightning import Trainer
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+
+from callbacks import WholeCheckpointIO, with_those_of_every_run
+from datamodules import ImageDataModule
+from lightning_modules import Classifier
+from messages import Help
+
+
+class CLI(LightningCLI):
+    """LightningCLI with a run's folder and the callbacks that every run has.
+
+    Args:
+        folder: of the run.
+        command: subcommand and flags; flags alone where ``runs`` is false.
+        typed: the command line, for the run's log.
+        epilog: end of the help text.
+        runs: whether to run the subcommand; otherwise model, data and trainer are only built.
+    """
+
+    def __init__(
+        self, folder: Path, command: Sequence[str], typed: str = "", epilog: str = "", runs: bool = True
+    ) -> None:
+        self.folder, self.typed = folder, typed
+        quiet = {"exit_on_error": False, "allow_abbrev": False}  # callers print mistakes, without a page of usage
+        shown = {"epilog": epilog, "formatter_class": Help}
+        super().__init__(
+            Classifier,
+            ImageDataModule,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            save_config_callback=None,
+            trainer_defaults={"logger": False, "use_distributed_sampler": False},
+            seed_everything_default=42,
+            parser_kwargs={**quiet, **shown, **{name: quiet for name in self.subcommands() if runs}},
+            args=list(command),
+            run=runs,
+        )
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """What the data decide is never typed twice."""
+        for data, model in (("num_classes", "num_classes"), ("input_size", "image_size")):
+            parser.link_arguments(f"data.{data}", f"model.init_args.{model}", apply_on="instantiate")
+
+    def instantiate_trainer(self) -> Trainer:
+        """A trainer that writes into the run's folder, with the callbacks of every run."""
+        config = (self.config[self.subcommand] if self.subcommand else self.config).clone()
+        if self.subcommand:
+            config.ckpt_path = None
+        text = self._parser(self.subcommand).dump(config, skip_none=False)
+        settings = self._get(self.config_init, "trainer")
+        return super().instantiate_trainer(
+            default_root_dir=str(self.folder),
+            callbacks=with_those_of_every_run(settings.callbacks or [], text, self.typed),
+            plugins=settings.plugins or [WholeCheckpointIO()],
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """Take no settings from a checkpoint: what YAML and flags say is what runs."""
+
+
+def experiment(config: Path, flags: Sequence[str], folder: Path) -> CLI:
+    """Network, data and trainer as an experiment's YAML file and flags describe them, built but not run.
+
+    Args:
+        folder: where the trainer writes, if it is used.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not config.is_file():
+        raise FileNotFoundError(f"{config} is no experiment's YAML file")
+    return CLI(folder, ["--config", str(config), *flags], runs=False)

@@ -1,0 +1,202 @@
+"""Augmentation of whole batches: what each sample gets, on the processor and on the device alike."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from torchvision.transforms.v2 import functional as transforms
+
+from datamodules import BatchAugment, KerasAffine
+from datamodules.batches import Batches, Sources
+from datamodules.geometry import keras_matrices, resize_matrix, ten_crops, warp_on_device
+
+KEYS = np.arange(4000)
+EVERYTHING = BatchAugment(crop=24, padding=4, flip=0.5, rotation=20, shift=0.1, shear=0.2, zoom=0.2)
+
+
+def waves(count: int, size: int) -> np.ndarray:
+    """Smooth pictures, each of its own."""
+    y, x = np.mgrid[:size, :size] / size
+    phases = np.arange(count)[:, None, None, None] + np.arange(3)
+    values = np.sin(5 * x[:, :, None] + 3 * y[:, :, None] + phases)
+    return np.round(127 + 120 * values).astype(np.uint8)
+
+
+class Stored:
+    """Pictures in memory."""
+
+    def __init__(self, images: np.ndarray) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def gather(self, keys: np.ndarray) -> tuple[Sources, np.ndarray]:
+        rows = keys % len(self)
+        return [(self.images, rows, np.arange(len(keys)))], rows
+
+
+def on_cpu(images: np.ndarray, matrices: np.ndarray, size: int, border: str = "replicate") -> np.ndarray:
+    batches = Batches(Stored(images), size, lambda keys: matrices[keys], border)
+    return batches.__getitems__(np.arange(len(images)))[0].numpy()
+
+
+def test_the_crop_moves_over_every_place_alike() -> None:
+    matrices = BatchAugment(crop=30, padding=4).matrices(1, KEYS, 32)
+    for coordinate in (0, 1):
+        counts = np.bincount(matrices[:, coordinate, 2].astype(int) + 4)
+        assert len(counts) == 11  # -4 to 6
+        assert ((counts - 4000 / 11) ** 2 / (4000 / 11)).sum() < 29.6  # chi squared, 10 degrees, p = 0.001
+    assert np.array_equal(matrices[:, :, :2], np.broadcast_to(np.eye(2), (4000, 2, 2)))
+
+
+def test_flips_happen_as_often_as_asked() -> None:
+    flipped = BatchAugment(flip=0.3).matrices(1, KEYS, 32)[:, 0, 0] < 0
+    assert abs(flipped.mean() - 0.3) < 0.03
+
+
+def test_a_flip_is_a_flip() -> None:
+    images = waves(2, 16)
+    assert np.array_equal(on_cpu(images, BatchAugment(flip=1.0).matrices(1, np.arange(2), 16), 16), images[:, :, ::-1])
+
+
+def test_samples_differ_and_sightings_differ_but_nothing_else_matters() -> None:
+    matrices = EVERYTHING.matrices(5, KEYS, 32)
+    assert len(np.unique(matrices.reshape(len(KEYS), -1), axis=0)) == len(KEYS)
+    assert np.array_equal(matrices[100:110], EVERYTHING.matrices(5, KEYS[100:110], 32))
+    assert not np.array_equal(matrices, EVERYTHING.matrices(6, KEYS, 32))
+
+
+@pytest.mark.parametrize("border", ["replicate", "zeros"])
+@pytest.mark.parametrize("augment", [BatchAugment(crop=28, padding=3, flip=0.5), EVERYTHING])
+def test_processor_and_device_agree(augment: BatchAugment, border: str) -> None:
+    images, keys = waves(40, 32), np.arange(40)
+    matrices, size = augment.matrices(3, keys, 32), augment.output_size(32)
+    found = on_cpu(images, matrices, size, border).astype(int)
+    seen = warp_on_device(torch.from_numpy(images), torch.from_numpy(matrices), size, border).numpy()
+    if augment is EVERYTHING:  # OpenCV rounds positions to 1/32 pixel, and cuts a black border off differently
+        inner = np.abs(found - seen) <= 4
+        assert inner.mean() > (0.99 if border == "replicate" else 0.95)
+    else:
+        assert np.array_equal(found, seen)
+
+
+def test_single_pictures_get_the_same_from_the_transform() -> None:
+    """For the same parameters, KerasAffine and the whole batch see the same pixels."""
+    images = waves(6, 32)
+    rng = np.random.default_rng(2)
+    drawn = [rng.uniform(-r, r, 6) for r in (30, 0.1, 0.1, 0.2)]
+    matrices = keras_matrices(*drawn, *(rng.uniform(0.8, 1.2, 6) for _ in range(2)), size=32)
+    transform = KerasAffine()
+    single = np.stack([transform.apply(image, matrix) for image, matrix in zip(images, matrices, strict=True)])
+    assert np.array_equal(on_cpu(images, matrices, 32), single)
+    device = warp_on_device(torch.from_numpy(images), torch.from_numpy(matrices), 32, "replicate").numpy()
+    assert np.abs(device.astype(int) - single).max() <= 3
+
+
+def test_resizing_keeps_edges_on_edges() -> None:
+    image = waves(1, 64)
+    matrices = np.broadcast_to(resize_matrix(64, 48), (1, 2, 3))
+    expected = torch.nn.functional.interpolate(
+        torch.from_numpy(image).permute(0, 3, 1, 2).float(), (48, 48), mode="bilinear", align_corners=False
+    )
+    found = on_cpu(image, matrices, 48).transpose(0, 3, 1, 2)
+    assert np.abs(found - expected.numpy()).max() <= 2
+
+
+JITTER: list[tuple[str, Callable]] = [
+    ("brightness", transforms.adjust_brightness),
+    ("contrast", transforms.adjust_contrast),
+    ("saturation", transforms.adjust_saturation),
+]
+
+
+@pytest.mark.parametrize(("name", "reference"), JITTER)
+def test_colours_are_those_of_torchvision(name: str, reference: Callable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each sample by its own factor."""
+    images = torch.randint(60, 190, (8, 6, 5, 3), dtype=torch.uint8)  # nothing to clip
+    drawn = np.random.default_rng(0).uniform(size=(8, 64))
+    monkeypatch.setattr("datamodules.batch_augment.uniforms", lambda seed, keys, count: drawn[:, :count])
+    found = BatchAugment(**{name: 0.3}).colours(images, 1, np.arange(8))
+    column = {"brightness": 9, "contrast": 10, "saturation": 11}[name]
+    for image, result, u in zip(images, found, drawn[:, column], strict=True):
+        expected = reference(image.permute(2, 0, 1), 1 + 0.3 * (2 * u - 1)).permute(1, 2, 0)
+        assert (result - expected).abs().max() < 2  # torchvision rounds greys and results down
+
+
+def test_hue_turns_colours_about_grey(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A third of a turn takes red to green; grey stays."""
+    monkeypatch.setattr("datamodules.batch_augment.uniforms", lambda seed, keys, count: np.full((1, count), 5 / 6))
+    images = torch.tensor([[[[200, 0, 0], [90, 90, 90]]]], dtype=torch.uint8)
+    found = BatchAugment(hue=0.5).colours(images, 1, np.arange(1))
+    assert found[0, 0].tolist() == [pytest.approx([0, 200, 0], abs=1e-3), pytest.approx([90, 90, 90], abs=1e-3)]
+
+
+def test_colours_are_clipped() -> None:
+    images = torch.randint(0, 256, (8, 6, 5, 3), dtype=torch.uint8)
+    found = BatchAugment(brightness=1, contrast=1, saturation=1, hue=0.5).colours(images, 1, np.arange(8))
+    assert found.min() >= 0
+    assert found.max() <= 255
+
+
+def test_erased_rectangles() -> None:
+    images = torch.ones(600, 3, 40, 40)
+    found, labels = BatchAugment(erasing=0.5).erase_and_mix(images, torch.zeros(600), 1, np.arange(600), 10)
+    erased = (found == 0).all(dim=1)
+    assert torch.equal(erased, (found == 0).any(dim=1))
+    some = erased.flatten(1).any(dim=1)
+    assert abs(some.float().mean() - 0.5) < 0.08
+    share = erased[some].float().mean(dim=(1, 2))
+    assert share.min() > 0.01
+    assert share.max() < 0.36
+    for mask in erased[some]:  # a rectangle is the product of its rows and columns
+        assert torch.equal(mask, mask.any(1)[:, None] & mask.any(0)[None, :])
+    assert torch.equal(images, torch.ones_like(images))
+    assert labels.ndim == 1
+
+
+@pytest.mark.parametrize("settings", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
+def test_pictures_and_labels_are_mixed_in_the_same_shares(settings: dict[str, float]) -> None:
+    """A picture of class c is filled with c, so the mixed picture's mean tells what its label must be."""
+    labels = torch.arange(200) % 10
+    images = labels.float().view(-1, 1, 1, 1).expand(200, 3, 32, 32)
+    found, mixed = BatchAugment(**settings).erase_and_mix(images, labels, 1, np.arange(200), 10)
+    assert mixed.shape == (200, 10)
+    torch.testing.assert_close(mixed.sum(dim=1), torch.ones(200))
+    torch.testing.assert_close(found.mean(dim=(1, 2, 3)), mixed @ torch.arange(10.0), rtol=1e-4, atol=1e-3)
+    assert len({round(share, 4) for share in mixed.amax(dim=1).tolist()}) > 50  # each its own share
+
+
+def test_a_mixed_sample_is_made_of_itself_and_the_next() -> None:
+    labels = torch.arange(6)
+    images = torch.randn(6, 3, 8, 8)
+    found, mixed = BatchAugment(mixup=1.0).erase_and_mix(images, labels, 1, np.arange(6), 6)
+    for i in range(6):
+        share = mixed[i, i]
+        torch.testing.assert_close(found[i], share * images[i] + (1 - share) * images[i - 1])
+        torch.testing.assert_close(mixed[i, (i - 1) % 6], 1 - share)
+
+
+def test_ten_crops_are_corners_centre_and_mirror_images() -> None:
+    images = torch.arange(2 * 3 * 6 * 6.0).view(2, 3, 6, 6)
+    crops = ten_crops(images, 4)
+    assert crops.shape == (2, 10, 3, 4, 4)
+    assert torch.equal(crops[:, 0], images[:, :, :4, :4])
+    assert torch.equal(crops[:, 3], images[:, :, 2:, 2:])
+    assert torch.equal(crops[:, 4], images[:, :, 1:5, 1:5])
+    assert torch.equal(crops[:, 5], images.flip(3)[:, :, :4, :4])
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"flip": 1.5}, "flip is 1.5"),
+        ({"mixup": -1}, "mixup is -1"),
+        ({"crop": 40}, "allow 1 to 32"),
+        ({"crop": 4, "padding": 4}, "less than the crop"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(settings: dict[str, float], complaint: str) -> None:
+    with pytest.raises(ValueError, match=complaint):
+        BatchAugment(**settings).output_size(32)

@@ -1,0 +1,80 @@
+"""Crops, flips and normalisation, compiled and plain, against numpy's padding and slicing."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from datamodules import crops
+
+MODES = {"replicate": "edge", "zeros": "constant"}
+RNG = np.random.default_rng(0)
+PICTURES = RNG.integers(0, 256, (20, 13, 17, 3), np.uint8)
+ROWS, PLACES = np.array([3, 19, 0, 7, 7]), np.array([4, 2, 0, 1, 3])
+LEFT, TOP = np.array([-5, 0, 9, 3, 12]), np.array([-2, 4, 5, -6, 9])
+FLIPPED = np.array([True, False, True, False, True])
+HEIGHT, WIDTH = 8, 10
+
+
+@pytest.fixture(params=["compiled", "plain"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With and without numba."""
+    if request.param == "plain":
+        monkeypatch.setattr(crops, "compiled", None)
+    elif crops.compiled is None:
+        pytest.skip("numba is not installed")
+
+
+def expected(border: str) -> np.ndarray:
+    batch = np.zeros((5, HEIGHT, WIDTH, 3), np.uint8)
+    for row, place, left, top, flipped in zip(ROWS, PLACES, LEFT, TOP, FLIPPED, strict=True):
+        padded = np.pad(PICTURES[row], ((20, 20), (20, 20), (0, 0)), mode=MODES[border])
+        part = padded[20 + top : 20 + top + HEIGHT, 20 + left : 20 + left + WIDTH]
+        batch[place] = part[:, ::-1] if flipped else part
+    return batch
+
+
+@pytest.mark.parametrize("border", ["replicate", "zeros"])
+def test_crops_and_flips(border: str) -> None:
+    out = np.full((5, HEIGHT, WIDTH, 3), 77, np.uint8)
+    crops.crop(PICTURES, ROWS, PLACES, LEFT, TOP, FLIPPED, border, out)
+    assert np.array_equal(out, expected(border))
+
+
+@pytest.mark.parametrize("border", ["replicate", "zeros"])
+@pytest.mark.parametrize("rows", [1, HEIGHT])  # the same shift for all rows, or a mean image
+def test_crops_are_normalised_in_the_same_pass(border: str, rows: int) -> None:
+    shift = RNG.uniform(0, 255, (rows, WIDTH * 3)).astype(np.float32)
+    scale = RNG.uniform(0.01, 2, WIDTH * 3).astype(np.float32)
+    out = np.full((5, HEIGHT, WIDTH, 3), np.nan, np.float32)
+    crops.crop_normalized(PICTURES, ROWS, PLACES, LEFT, TOP, FLIPPED, border, shift, scale, out)
+    lines = expected(border).reshape(5, HEIGHT, -1).astype(np.float64)
+    np.testing.assert_allclose(out.reshape(lines.shape), (lines - shift) * scale, rtol=1e-5, atol=1e-4)
+
+
+def test_normalisation_alone() -> None:
+    images = expected("zeros")
+    shift, scale = np.full((1, WIDTH * 3), 3, np.float32), np.full(WIDTH * 3, 0.5, np.float32)
+    out = np.empty(images.shape, np.float32)
+    crops.normalize(images, shift, scale, out)
+    assert np.array_equal(out, (images - 3.0) * 0.5)
+
+
+def test_a_read_only_map_will_do() -> None:
+    locked = PICTURES.copy()
+    locked.flags.writeable = False
+    out = np.empty((5, HEIGHT, WIDTH, 3), np.uint8)
+    crops.crop(locked, ROWS, PLACES, LEFT, TOP, FLIPPED, "zeros", out)
+    assert np.array_equal(out, expected("zeros"))
+
+
+def test_numba_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib
+
+    monkeypatch.setitem(sys.modules, "numba", None)
+    monkeypatch.delitem(sys.modules, "datamodules.compiled", raising=False)
+    spec = importlib.util.find_spec("datamodules.crops")
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.delattr("datamodules.compiled", raising=False)
+    spec.loader.exec_module(module)
+    assert module.compiled is None

@@ -1,0 +1,90 @@
+"""The doctor: silent about a healthy experiment, plain about an ill one."""
+
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import main
+
+PROJECT = Path(main.__file__).parent
+DIGITS = "experiments/quickstart_digits.yaml"
+AUGMENTED = ["--data.batch_augment.flip", "0.5", "--data.batch_augment.rotation", "10"]
+UNSEEDED = '''
+import albumentations as A
+import numpy as np
+
+class Unseeded(A.ImageOnlyTransform):
+    """Draws from numpy's global state, which every loader process has of its own."""
+    def apply(self, img, **params):
+        return np.roll(img, np.random.randint(32), axis=0)
+'''
+
+
+@dataclass
+class Visit:
+    """What a visit gave."""
+
+    status: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def doctor(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> Callable[..., Visit]:
+    (tmp_path / "unseeded.py").write_text(UNSEEDED)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(PROJECT)
+    spec = importlib.util.spec_from_file_location("doctor", PROJECT / "tools/doctor.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    def visit(*args: str) -> Visit:
+        with pytest.raises(SystemExit) as ended:
+            module.main(args)
+        return Visit(ended.value.code, *capsys.readouterr())
+
+    return visit
+
+
+@pytest.mark.parametrize("flags", [[], AUGMENTED])
+def test_a_healthy_experiment(doctor: Callable[..., Visit], shards: Path, flags: list[str]) -> None:
+    done = doctor(DIGITS, "--data.root", str(shards), *flags)
+    assert done.status == 0, done.out + done.err
+    assert done.out.count("ok ") == 5
+    assert "wrong" not in done.out
+    assert ("no augmentation" in done.out) == (not flags)
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--model.optimizer.lr", "1e9"], "learning rate"),
+        (["--model.optimizer.lr", "0"], "do not lower the loss"),
+        (["--data.transforms+", "unseeded.Unseeded", "--data.transforms.p", "1.0"], "otherwise than none"),
+        (["--data.transforms+", "albumentations.HorizontalFlip", "--data.transforms.p", "0.0"], "change nothing"),
+    ],
+)
+def test_what_ails_it(doctor: Callable[..., Visit], shards: Path, flags: list[str], complaint: str) -> None:
+    done = doctor(DIGITS, "--data.root", str(shards), *flags)
+    assert done.status == 1, done.out + done.err
+    assert done.out.count("wrong ") == 1
+    assert complaint in " ".join(done.out.split())
+
+
+def test_missing_pictures(doctor: Callable[..., Visit], tmp_path: Path) -> None:
+    flags = ["--data.root", str(tmp_path / "data"), "--data.source", str(tmp_path)]
+    done = doctor("experiments/minivggnet_cifar10.yaml", *flags)
+    assert done.status == 1
+    assert "cifar-10-batches-py" in done.out
+
+
+def test_a_file_that_is_not_there(doctor: Callable[..., Visit]) -> None:
+    done = doctor("experiments/none.yaml")
+    assert done.status == 1
+    assert "none.yaml" in done.err
+    assert "Traceback" not in done.err
