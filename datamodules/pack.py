@@ -6,7 +6,9 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,22 @@ from filelock import FileLock
 from PIL import Image, ImageOps
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from datamodules.shards import FORMAT_VERSION, MANIFEST, Manifest, Shard, sha256, write_shard
+from datamodules.jpeg import Encoding, decode, encode
+from datamodules.shards import (
+    FORMAT_VERSION,
+    MANIFEST,
+    MANIFEST_SHA256,
+    Manifest,
+    Shard,
+    checksum_line,
+    row_checksum,
+    sha256,
+    write_shard,
+)
 
 SHARD_BYTES = 256 * 2**20
+
+Rows = Sequence[np.ndarray]  # of a shard, each as it is stored
 
 
 @dataclass(frozen=True)
@@ -46,6 +61,8 @@ def pack(
     source_files: str = "",
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    encoding: Encoding = "raw",
+    jpeg_quality: int = 90,
 ) -> Manifest:
     """Write the splits as shards and a manifest into ``folder``.
 
@@ -59,6 +76,8 @@ def pack(
         image_size: height and width of the stored pictures; others are resized by ``fit``.
         source_files: fingerprint of the raw files, kept in the manifest.
         shard_bytes: size that a shard's pictures do not exceed (a single picture may).
+        encoding: pixels as they are, or JPEG; the statistics are those of the pictures that decoding gives.
+        jpeg_quality: 1 to 100.
 
     Raises:
         FileExistsError: ``folder`` is there and ``overwrite`` is false.
@@ -73,14 +92,15 @@ def pack(
     with FileLock(folder.with_name(f".{folder.name}.lock")):
         if folder.exists() and not overwrite:
             raise FileExistsError(f"{folder} is already there; pass overwrite=True to replace it")
-        partial, replaced = (folder.with_name(folder.name + ending) for ending in (".partial", ".replaced"))
-        for leftover in (partial, replaced):
+        unfinished, replaced = (folder.with_name(folder.name + ending) for ending in (".partial", ".replaced"))
+        for leftover in (unfinished, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir()
-        manifest = _write(partial, dataset, classes, recipe, splits, image_size, source_files, shard_bytes)
+        unfinished.mkdir()
+        quality = jpeg_quality if encoding == "jpeg" else None
+        manifest = _write(unfinished, dataset, classes, recipe, splits, image_size, source_files, shard_bytes, quality)
         if folder.exists():
             folder.rename(replaced)
-        partial.rename(folder)
+        unfinished.rename(folder)
         _flush(folder.parent)
         shutil.rmtree(replaced, ignore_errors=True)
     return manifest
@@ -109,6 +129,7 @@ def _write(
     image_size: int,
     source_files: str,
     shard_bytes: int,
+    jpeg_quality: int | None,
 ) -> Manifest:
     statistics = _Statistics(image_size)
     source = hashlib.sha256()
@@ -116,22 +137,21 @@ def _write(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(*columns) as progress:
         bar = progress.add_task(f"packing {dataset}", total=sum(map(len, splits.values())))
+
+        def pictures(samples: Samples) -> Iterator[np.ndarray]:
+            for image, digest in _read(samples, image_size, threads):
+                source.update(digest)
+                progress.advance(bar)
+                yield image
+
         for split, samples in splits.items():
-            rows = max(1, shard_bytes // (image_size * image_size * 3))
-            count = math.ceil(len(samples) / rows)
-            shards[split] = []
-            for number, part in enumerate(np.array_split(np.arange(len(samples)), count)):
-                images, labels = np.empty((len(part), image_size, image_size, 3), np.uint8), samples.labels[part]
-                for row, (image, digest) in enumerate(_read(samples.take(part), image_size, threads)):
-                    images[row] = image
-                    source.update(digest)
-                    progress.advance(bar)
-                source.update(labels.astype("<i8").tobytes())
-                if split == "train":
-                    statistics.add(images)
-                file = folder / f"{split}-{number:05d}-of-{count:05d}.h5"
-                write_shard(file, images=images, labels=labels.astype("<i8"))
-                shards[split].append(_seal(file, len(part)))
+            seen = statistics if split == "train" else None
+            if jpeg_quality is None:
+                parts = _raw(pictures(samples), len(samples), image_size, shard_bytes, seen)
+            else:
+                parts = _jpeg(pictures(samples), jpeg_quality, shard_bytes, threads, seen)
+            shards[split] = _write_split(folder, split, parts, samples.labels, image_size)
+            source.update(samples.labels.astype("<i8").tobytes())
     write_shard(folder / "statistics.h5", mean_image=statistics.mean_image())
     manifest = Manifest(
         FORMAT_VERSION,
@@ -145,9 +165,70 @@ def _write(
         shards,
     )
     (folder / MANIFEST).write_text(manifest.dump(), encoding="utf-8")
-    _flush(folder / MANIFEST)
-    _flush(folder)
+    (folder / MANIFEST_SHA256).write_bytes(checksum_line(folder / MANIFEST))
+    for path in (folder / MANIFEST, folder / MANIFEST_SHA256, folder):
+        _flush(path)
     return manifest
+
+
+def _write_split(
+    folder: Path, split: str, parts: Iterator[tuple[Rows, dict[str, np.ndarray]]], labels: np.ndarray, size: int
+) -> list[Shard]:
+    """Write the shards of a split; their names say how many there are, which is known at the end."""
+    written: list[Shard] = []
+    for rows, arrays in parts:
+        start = sum(shard.rows for shard in written)
+        mine = labels[start : start + len(rows)].astype("<i8")
+        crc32 = np.array([row_checksum(row, label) for row, label in zip(rows, mine, strict=True)], "<u4")
+        path = folder / f"{split}-{len(written):05d}.h5"
+        shape = (size, size, 3) if "offsets" in arrays else None
+        write_shard(path, shape, **arrays, labels=mine, crc32=crc32)
+        written.append(_seal(path, len(rows)))
+    shards = [replace(s, file=f"{Path(s.file).stem}-of-{len(written):05d}.h5") for s in written]
+    for before, after in zip(written, shards, strict=True):
+        (folder / before.file).rename(folder / after.file)
+    return shards
+
+
+def _raw(
+    pictures: Iterator[np.ndarray], count: int, size: int, shard_bytes: int, seen: "_Statistics | None"
+) -> Iterator[tuple[Rows, dict[str, np.ndarray]]]:
+    """Rows and datasets of each shard: pixels, in shards that differ by at most one row."""
+    shards = math.ceil(count / max(1, shard_bytes // (size * size * 3)))
+    for part in np.array_split(np.arange(count), shards):
+        images = np.empty((len(part), size, size, 3), np.uint8)
+        for row, image in enumerate(islice(pictures, len(part))):
+            images[row] = image
+        if seen:
+            seen.add(images)
+        yield images, {"images": images}
+
+
+def _jpeg(
+    pictures: Iterator[np.ndarray],
+    quality: int,
+    shard_bytes: int,
+    threads: ThreadPoolExecutor,
+    seen: "_Statistics | None",
+) -> Iterator[tuple[Rows, dict[str, np.ndarray]]]:
+    """Rows and datasets of each shard: JPEG bytes, in shards as full as they may be."""
+
+    def shard() -> tuple[Rows, dict[str, np.ndarray]]:
+        return rows, {"images": np.concatenate(rows), "offsets": np.cumsum([0, *map(len, rows)], dtype="<i8")}
+
+    rows: list[np.ndarray] = []
+    taken = 0
+    while window := list(islice(pictures, 256)):
+        encoded = list(threads.map(partial(encode, quality=quality), window))
+        if seen:
+            seen.add(np.stack(list(threads.map(decode, encoded))))
+        for data in encoded:
+            if rows and taken + len(data) > shard_bytes:
+                yield shard()
+                rows, taken = [], 0
+            rows.append(data)
+            taken += len(data)
+    yield shard()
 
 
 def _read(samples: Samples, size: int, threads: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, bytes]]:

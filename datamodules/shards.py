@@ -3,13 +3,14 @@
 import hashlib
 import json
 import threading
+import zlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import h5py
 import numpy as np
@@ -17,8 +18,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-FORMAT_VERSION = 1
+from datamodules.jpeg import Encoding, decode
+
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
+MANIFEST_SHA256 = "manifest.sha256"
 VERIFIED = ".verified.json"
 
 
@@ -95,6 +99,8 @@ def verify(folder: Path, manifest: Manifest) -> None:
     Raises:
         ValueError: a file is missing, cut short or edited.
     """
+    if (finding := manifest_finding(folder)) is not None:
+        raise ValueError(f"{finding}; {remedy(folder)}")
     try:
         verified = json.loads((folder / VERIFIED).read_text())
     except (OSError, ValueError):
@@ -120,17 +126,45 @@ def verify(folder: Path, manifest: Manifest) -> None:
             (folder / VERIFIED).write_text(json.dumps(stamps))
 
 
+def manifest_finding(folder: Path) -> str | None:
+    """What is wrong with the manifest's bytes, if anything is."""
+    path = folder / MANIFEST_SHA256
+    try:
+        expected = path.read_bytes()
+    except OSError:
+        return f"{path} is missing"
+    if expected != checksum_line(folder / MANIFEST):
+        return f"{folder / MANIFEST} was changed since it was packed (its checksum is not that in {path.name})"
+    return None
+
+
+def checksum_line(path: Path) -> bytes:
+    """A file's SHA-256 and name, as the command ``sha256sum`` prints them."""
+    return f"{sha256(path)}  {path.name}\n".encode()
+
+
 def sha256(path: Path) -> str:
     """SHA-256 of a file's bytes, as hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def write_shard(path: Path, **arrays: np.ndarray) -> None:
-    """Write contiguous, uncompressed datasets: the layout that a memory map can read."""
+def write_shard(path: Path, picture_shape: tuple[int, int, int] | None = None, **arrays: np.ndarray) -> None:
+    """Write contiguous, uncompressed datasets: the layout that a memory map can read.
+
+    Args:
+        picture_shape: ``(H, W, C)``, where ``images`` are JPEG bytes.
+    """
     with h5py.File(path, "w") as file:
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
+        if picture_shape:
+            file["images"].attrs["picture_shape"] = picture_shape
+
+
+def row_checksum(picture: np.ndarray | bytes, label: int) -> int:
+    """CRC-32 of a row: of the bytes of its picture as they are stored, and then of its label."""
+    return zlib.crc32(int(label).to_bytes(8, "little", signed=True), zlib.crc32(picture))
 
 
 @dataclass(frozen=True)
@@ -141,32 +175,103 @@ class _Layout:
     bytes: int
     mtime_ns: int
     shape: tuple[int, int, int, int]
-    images_offset: int
-    labels_offset: int
+    places: dict[str, int]
+    encoding: ClassVar[Encoding]
+    arrays: ClassVar[tuple[str, ...]]
 
-    @classmethod
-    def of(cls, path: Path) -> "_Layout":
+    @staticmethod
+    def of(path: Path) -> "_Layout":
+        """The layout of a file, by what it holds."""
         try:
             with h5py.File(path, "r", locking=False) as file:
-                images, labels = file["images"], file["labels"]
-                if images.dtype != np.uint8 or images.ndim != 4 or labels.dtype != "<i8" or len(labels) != len(images):
-                    raise ValueError("images are not uint8 (N, H, W, C) with int64 labels (N,)")
-                offsets = images.id.get_offset(), labels.id.get_offset()
-                if None in offsets:
+                kind = _JpegLayout if "offsets" in file else _RawLayout
+                shape = kind.shape_of(file)
+                if file["labels"].dtype != "<i8" or file["labels"].shape != shape[:1]:
+                    raise ValueError("labels are not int64 (N,)")
+                places = {name: file[name].id.get_offset() for name in kind.arrays}
+                if None in places.values():
                     raise ValueError("its datasets are not contiguous")
-                shape = images.shape
-        except (OSError, KeyError, ValueError, AttributeError) as error:
+        except (OSError, KeyError, ValueError, AttributeError, RuntimeError) as error:
             raise ValueError(f"{path} is not a readable shard ({error}); {remedy(path.parent)}") from error
         stat = path.stat()
-        return cls(path, stat.st_size, stat.st_mtime_ns, shape, *offsets)
+        return kind(path, stat.st_size, stat.st_mtime_ns, shape, places)
 
-    def map(self) -> tuple[np.ndarray, np.ndarray]:
+    def map(self) -> tuple[Any, np.ndarray]:
+        """What ``pictures`` reads from, and the labels ``(N,)``."""
+        raise NotImplementedError
+
+    def pictures(self, images: Any, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """An array uint8 ``(n, H, W, C)``, and where in it the pictures of some rows are."""
+        raise NotImplementedError
+
+    def _check_unchanged(self) -> None:
         stat = self.path.stat()
         if (stat.st_size, stat.st_mtime_ns) != (self.bytes, self.mtime_ns):
             raise ValueError(f"{self.path} changed while it was in use; {remedy(self.path.parent)}")
-        images = np.memmap(self.path, np.uint8, "r", self.images_offset, self.shape)
-        labels = np.memmap(self.path, "<i8", "r", self.labels_offset, self.shape[:1])
-        return images.view(np.ndarray), labels.view(np.ndarray)  # plain arrays index faster than memmap's subclass
+
+    def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+        # plain arrays index faster than memmap's subclass
+        return np.memmap(self.path, dtype, "r", self.places[name], shape).view(np.ndarray)
+
+
+class _RawLayout(_Layout):
+    """Pixels as they are."""
+
+    encoding = "raw"
+    arrays = ("images", "labels")
+
+    @staticmethod
+    def shape_of(file: h5py.File) -> tuple[int, int, int, int]:
+        if file["images"].dtype != np.uint8 or file["images"].ndim != 4:
+            raise ValueError("images are not uint8 (N, H, W, C)")
+        return file["images"].shape
+
+    def map(self) -> tuple[np.ndarray, np.ndarray]:
+        self._check_unchanged()
+        return self._array("images", "u1", self.shape), self._array("labels", "<i8", self.shape[:1])
+
+    def pictures(self, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return images, rows
+
+
+class _JpegLayout(_Layout):
+    """JPEG files one after the other; picture r is the bytes from offset r to offset r + 1."""
+
+    encoding = "jpeg"
+    arrays = ("images", "offsets", "labels")
+
+    @staticmethod
+    def shape_of(file: h5py.File) -> tuple[int, int, int, int]:
+        images, offsets = file["images"], file["offsets"]
+        if images.dtype != np.uint8 or images.ndim != 1:
+            raise ValueError("images are not JPEG bytes uint8 (total,)")
+        if offsets.dtype != "<i8" or offsets.ndim != 1 or len(offsets) < 1:
+            raise ValueError("offsets are not int64 (N + 1,)")
+        if offsets[0] != 0 or offsets[-1] != len(images) or (np.diff(offsets[:]) <= 0).any():
+            raise ValueError(f"offsets do not rise from 0 to {len(images)}")
+        height, width, channels = (int(length) for length in images.attrs["picture_shape"])
+        return len(offsets) - 1, height, width, channels
+
+    def map(self) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+        self._check_unchanged()
+        offsets = self._array("offsets", "<i8", (self.shape[0] + 1,))
+        images = self._array("images", "u1", (int(offsets[-1]),))
+        return (images, offsets), self._array("labels", "<i8", self.shape[:1])
+
+    def pictures(self, images: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        data, offsets = images
+        decoded = np.empty((len(rows), *self.shape[1:]), np.uint8)
+        for place, row in enumerate(rows):
+            try:
+                picture = decode(data[offsets[row] : offsets[row + 1]])
+                if picture.shape != self.shape[1:]:
+                    raise ValueError(f"it has the shape {picture.shape} instead of {self.shape[1:]}")
+            except ValueError as error:
+                raise ValueError(
+                    f"row {row} of {self.path} cannot be decoded ({error}); {remedy(self.path.parent)}"
+                ) from error
+            decoded[place] = picture
+        return decoded, np.arange(len(rows))
 
 
 class ShardDataset(Dataset):
@@ -186,7 +291,7 @@ class ShardDataset(Dataset):
         self._layouts = [_Layout.of(path) for path in paths]
         self._starts = np.cumsum([0] + [layout.shape[0] for layout in self._layouts])
         self.max_maps = max_maps
-        self._maps: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
+        self._maps: OrderedDict[int, tuple[Any, np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()
         self.image_shape = self._layouts[0].shape[1:]
         for layout in self._layouts:
@@ -200,6 +305,11 @@ class ShardDataset(Dataset):
     def sizes(self) -> list[int]:
         """Rows of each shard."""
         return np.diff(self._starts).tolist()
+
+    @property
+    def encoding(self) -> Encoding:
+        """How the pictures are stored."""
+        return self._layouts[0].encoding
 
     @property
     def bytes(self) -> int:
@@ -226,7 +336,7 @@ class ShardDataset(Dataset):
         return torch.from_numpy(images), torch.from_numpy(labels)
 
     def gather(self, keys: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], np.ndarray]:
-        """Where the pictures of keys ``(B,)`` lie, without copying them; and their labels int64 ``(B,)``.
+        """Where the pictures of keys ``(B,)`` lie, not copied unless decoded; and their labels int64 ``(B,)``.
 
         The row of a key is its remainder by the number of rows (see ``ShuffledKeys``). Of each shard that is met: its
         images uint8 ``(N, H, W, C)``, the rows meant, and their places in the batch.
@@ -240,10 +350,10 @@ class ShardDataset(Dataset):
             images, shard_labels = self._map(int(owner))
             mine = rows[places] - self._starts[owner]
             labels[places] = shard_labels[mine]
-            sources.append((images, mine, places))
+            sources.append((*self._layouts[owner].pictures(images, mine), places))
         return sources, labels
 
-    def _map(self, shard: int) -> tuple[np.ndarray, np.ndarray]:
+    def _map(self, shard: int) -> tuple[Any, np.ndarray]:
         """The arrays of a shard; the map that was used longest ago is dropped for a new one too many."""
         with self._lock:
             if shard not in self._maps:
