@@ -212,10 +212,6 @@ def _jpeg(
     seen: "_Statistics | None",
 ) -> Iterator[tuple[Rows, dict[str, np.ndarray]]]:
     """Rows and datasets of each shard: JPEG bytes, in shards as full as they may be."""
-
-    def shard() -> tuple[Rows, dict[str, np.ndarray]]:
-        return rows, {"images": np.concatenate(rows), "offsets": np.cumsum([0, *map(len, rows)], dtype="<i8")}
-
     rows: list[np.ndarray] = []
     taken = 0
     while window := list(islice(pictures, 256)):
@@ -224,11 +220,15 @@ def _jpeg(
             seen.add(np.stack(list(threads.map(decode, encoded))))
         for data in encoded:
             if rows and taken + len(data) > shard_bytes:
-                yield shard()
+                yield rows, _joined(rows)
                 rows, taken = [], 0
             rows.append(data)
             taken += len(data)
-    yield shard()
+    yield rows, _joined(rows)
+
+
+def _joined(rows: Rows) -> dict[str, np.ndarray]:
+    return {"images": np.concatenate(rows), "offsets": np.cumsum([0, *map(len, rows)], dtype="<i8")}
 
 
 def _read(samples: Samples, size: int, threads: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, bytes]]:

@@ -1,0 +1,288 @@
+"""Packed data sets: look into them, prove them, make them, and take pictures out again.
+
+python tools/shards.py info FOLDER                   what a set holds
+python tools/shards.py verify FOLDER                 prove that nothing has changed; names damaged files and rows
+python tools/shards.py pack EXPERIMENT.yaml          pack what an experiment's data section describes
+python tools/shards.py export FOLDER OUT             pictures as files again, in a folder for each class
+python tools/shards.py preview FOLDER OUT.png        samples of each class
+python tools/shards.py preview EXPERIMENT.yaml OUT.png    one sample, as its transforms show it
+
+FOLDER is that of a packed set, like data/digits-fe9448ce1c3e. After EXPERIMENT.yaml come flags of main.py, like
+--data.source FOLDER or --data.encoding jpeg.
+"""
+
+import argparse
+import json
+import logging
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import h5py
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from cli import experiment
+from datamodules import ImageDataModule
+from datamodules.audit import audit
+from datamodules.augmentation import AugmentedPictures
+from datamodules.base import run_seed
+from datamodules.shards import MANIFEST, Manifest, Shard, ShardDataset, verify
+from messages import message, quieten
+
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # on Windows
+
+
+def info(folder: Path) -> None:
+    """Print what a set holds."""
+    manifest = manifest_of(folder)
+    dataset = dataset_of(folder, manifest, next(iter(manifest.splits)))
+    height, width, channels = dataset.image_shape
+    encoding = dataset.encoding
+    if quality := manifest.recipe.get("jpeg_quality"):
+        encoding += f", quality {quality}"
+    facts = Table("fact", "value", show_header=False, box=None)
+    for fact, value in (
+        ("data set", manifest.dataset),
+        ("classes", str(len(manifest.classes))),
+        ("pictures", f"{height} x {width} x {channels}, {encoding}"),
+        ("shards", f"{sum(map(len, manifest.splits.values()))}, {sum(f.bytes for f in manifest.files()):,} bytes"),
+        ("mean", ", ".join(f"{value:.3f}" for value in manifest.channel_mean) + " (training split, 0 to 255)"),
+        ("deviation", ", ".join(f"{value:.3f}" for value in manifest.channel_std)),
+        ("recipe", json.dumps(manifest.recipe)),
+    ):
+        facts.add_row(fact, value)
+    rows = Table("class", *manifest.splits)
+    for column in rows.columns[1:]:
+        column.justify = "right"
+    counts = [class_counts(folder, shards, len(manifest.classes)) for shards in manifest.splits.values()]
+    for number, name in enumerate(manifest.classes):
+        rows.add_row(name, *(str(count[number]) for count in counts), end_section=number == len(manifest.classes) - 1)
+    rows.add_row("all", *(str(count.sum()) for count in counts))
+    console = Console(highlight=False, markup=False)
+    console.print(facts)
+    console.print(rows)
+
+
+def check(folder: Path) -> None:
+    """Print what is wrong with a set; the exit status says whether anything is."""
+    findings = 0
+    with Console(stderr=True).status(f"reading {folder}"):
+        for finding in audit(folder):
+            findings += 1
+            print(f"wrong: {finding}")
+    if findings:
+        print(f"{findings} findings: delete the folder {folder} and pack it anew")
+        sys.exit(1)
+    manifest = Manifest.load(folder)
+    rows = sum(shard.rows for shards in manifest.splits.values() for shard in shards)
+    print(f"ok: {rows} rows in {len(manifest.files()) - 1} shards are what was packed")
+
+
+def pack(config: Path, flags: Sequence[str]) -> None:
+    """Pack the data of an experiment, unless they are packed, and print their folder."""
+    data = data_of(config, flags)
+    data.prepare_data()
+    print(data.folder)
+
+
+def export(folder: Path, out: Path) -> None:
+    """Write each picture to ``out/<split>/<class>/<row>``: .png of pixels, .jpg as stored."""
+    manifest = manifest_of(folder)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is not an empty folder; name one that is empty or not there yet")
+    verify(folder, manifest)
+    names = file_names(manifest.classes)
+    for split, shards in manifest.splits.items():
+        places = [out / split / name for name in names]
+        for place in places:
+            place.mkdir(parents=True)
+        total = sum(shard.rows for shard in shards)
+        digits = len(str(total - 1))
+        rows = track(stored_rows(folder, shards), f"exporting {split}", total, console=Console(stderr=True))
+        for row, (picture, label) in enumerate(rows):
+            path = places[label] / f"{row:0{digits}d}"
+            if picture.ndim == 1:
+                path.with_suffix(".jpg").write_bytes(picture.tobytes())
+            else:
+                Image.fromarray(picture).save(path.with_suffix(".png"))
+
+
+def preview_set(folder: Path, out: Path, split: str, count: int) -> None:
+    """Draw samples of a split with the names of their classes: the first of each class, the second of each, ..."""
+    manifest = manifest_of(folder)
+    if split not in manifest.splits:
+        raise ValueError(f"{folder} has no split {split}; it has {', '.join(manifest.splits)}")
+    labels = labels_of(folder, manifest.splits[split])
+    turn = np.empty(len(labels), np.int64)  # how many of its class come before a row
+    for label in range(len(manifest.classes)):
+        mine = np.flatnonzero(labels == label)
+        turn[mine] = np.arange(len(mine))
+    rows = np.lexsort((labels, turn))[:count]
+    images = dataset_of(folder, manifest, split).__getitems__(rows.tolist())[0].numpy()
+    draw(images, [manifest.classes[label] for label in labels[rows]], f"{manifest.dataset}, {split}", out)
+
+
+def preview_experiment(config: Path, flags: Sequence[str], out: Path, row: int, count: int) -> None:
+    """Draw one training sample, and how the experiment's transforms show it in its first epochs."""
+    data = data_of(config, flags)
+    data.prepare_data()
+    data.setup("predict")
+    train = data.splits["train"]
+    if not 0 <= row < len(train):
+        raise ValueError(f"sample {row} is not there; the training split has rows 0 to {len(train) - 1}")
+    original, label = train[row]
+    shown = AugmentedPictures(train, data.transforms, run_seed())
+    sightings = [sighting(shown, row + epoch * len(train)) for epoch in range(count)]
+    titles = ["stored", *(f"epoch {epoch}" for epoch in range(count))]
+    draw([original.numpy(), *sightings], titles, f"{config.stem}, row {row}: {data.classes[label]}", out)
+    if data.batch_augment:
+        print(f"{out} shows the transforms; what batch_augment does after them is not shown")
+
+
+def sighting(pictures: AugmentedPictures, key: int) -> np.ndarray:
+    """A picture by key, augmented."""
+    ((images, rows, _),), _ = pictures.gather(np.array([key]))
+    return images[rows[0]]
+
+
+def draw(images: Sequence[np.ndarray], titles: Sequence[str], heading: str, out: Path) -> None:
+    """A grid of pictures, as a file."""
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"the folder {out.parent} is not there; make it, or write {out.name} elsewhere")
+    columns = int(np.ceil(np.sqrt(len(images))))
+    lines = int(np.ceil(len(images) / columns))
+    figure = Figure(figsize=(1.6 * columns, 1.8 * lines + 0.6), layout="constrained")
+    figure.suptitle(heading)
+    for number, (image, title) in enumerate(zip(images, titles, strict=True), start=1):
+        axes = figure.add_subplot(lines, columns, number)
+        axes.imshow(image)
+        axes.set_title(title if len(title) <= 20 else title[:19] + "…", fontsize=8)
+        axes.set_axis_off()
+    figure.savefig(out, dpi=100)
+
+
+def data_of(config: Path, flags: Sequence[str]) -> ImageDataModule:
+    """The data of an experiment."""
+    with tempfile.TemporaryDirectory() as folder:
+        return experiment(config, flags, Path(folder)).datamodule
+
+
+def manifest_of(folder: Path) -> Manifest:
+    """The manifest of a set that must be there."""
+    if not (folder / MANIFEST).is_file():
+        raise FileNotFoundError(f"{folder} is no packed set: it has no {MANIFEST}")
+    return Manifest.load(folder)
+
+
+def dataset_of(folder: Path, manifest: Manifest, split: str) -> ShardDataset:
+    """The rows of a split."""
+    return ShardDataset([folder / shard.file for shard in manifest.splits[split]])
+
+
+def labels_of(folder: Path, shards: Sequence[Shard]) -> np.ndarray:
+    """Labels int64 ``(N,)`` of a split."""
+    labels = []
+    for shard in shards:
+        with h5py.File(folder / shard.file, "r", locking=False) as file:
+            labels.append(file["labels"][:])
+    return np.concatenate(labels)
+
+
+def class_counts(folder: Path, shards: Sequence[Shard], classes: int) -> np.ndarray:
+    """Rows of each class in a split."""
+    return np.bincount(labels_of(folder, shards), minlength=classes)
+
+
+def stored_rows(folder: Path, shards: Sequence[Shard]) -> Iterator[tuple[np.ndarray, int]]:
+    """Each row of a split as it is stored: pixels uint8 ``(H, W, 3)`` or JPEG bytes uint8 ``(n,)``, and its label."""
+    for shard in shards:
+        with h5py.File(folder / shard.file, "r", locking=False) as file:
+            images, labels = file["images"], file["labels"][:].tolist()
+            offsets = file["offsets"][:].tolist() if "offsets" in file else None
+            for row, label in enumerate(labels):
+                yield images[offsets[row] : offsets[row + 1]] if offsets else images[row], label
+
+
+def file_names(classes: Sequence[str]) -> list[str]:
+    """A folder's name for each class: legal on every system, and different even where case does not count."""
+    names: list[str] = []
+    for label, name in enumerate(classes):
+        plain = re.sub(r"[^\w .()+-]", "_", name).strip(" .")[:80]
+        if not plain or plain.split(".")[0].lower() in RESERVED or plain.casefold() in map(str.casefold, names):
+            plain = f"{plain}_{label}"
+        names.append(plain)
+    return names
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    top = argparse.ArgumentParser(description=__doc__, **shown)
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, says: str) -> argparse.ArgumentParser:
+        return commands.add_parser(name, help=says, description=says, **shown)
+
+    folder = {"type": Path, "metavar": "FOLDER", "help": "of a packed set"}
+    command("info", "what a set holds").add_argument("folder", **folder)
+    command("verify", "read every byte and name what is damaged; status 1 if anything is").add_argument(
+        "folder", **folder
+    )
+    packing = command("pack", "pack what an experiment's data section describes; flags of main.py may follow")
+    packing.add_argument("experiment", type=Path, metavar="EXPERIMENT.yaml")
+    exporting = command("export", "write the pictures as files: OUT/<split>/<class>/<row>.png, or .jpg as stored")
+    exporting.add_argument("folder", **folder)
+    exporting.add_argument("out", type=Path, metavar="OUT", help="an empty folder, or one that is made")
+    preview = command("preview", "a PNG of samples; for an experiment, of one sample as its transforms show it")
+    preview.add_argument("what", type=Path, metavar="FOLDER|EXPERIMENT.yaml")
+    preview.add_argument("out", type=Path, metavar="OUT.png")
+    preview.add_argument("--split", default="train", help="of FOLDER (default: train)")
+    preview.add_argument("--sample", type=int, default=0, help="row of EXPERIMENT's training split (default: 0)")
+    preview.add_argument("--count", type=int, default=24, help="pictures to draw (default: 24)")
+    return top
+
+
+def run(arguments: argparse.Namespace, flags: Sequence[str]) -> None:
+    """Run one command."""
+    if arguments.command == "info":
+        info(arguments.folder)
+    elif arguments.command == "verify":
+        check(arguments.folder)
+    elif arguments.command == "pack":
+        pack(arguments.experiment, flags)
+    elif arguments.command == "export":
+        export(arguments.folder, arguments.out)
+    elif arguments.what.is_dir():
+        preview_set(arguments.what, arguments.out, arguments.split, arguments.count)
+    else:
+        preview_experiment(arguments.what, flags, arguments.out, arguments.sample, arguments.count)
+
+
+def main() -> None:
+    """Run the command; an error ends it with one sentence and the exit status 1."""
+    top = parser()
+    arguments, flags = top.parse_known_args()
+    reads_experiment = arguments.command == "pack" or (arguments.command == "preview" and not arguments.what.is_dir())
+    if flags and not reads_experiment:
+        top.error(f"{' '.join(flags)}: {arguments.command} takes no such flags")
+    quieten()
+    for library in ("pytorch_lightning", "lightning_fabric"):  # no trainer is used
+        logging.getLogger(library).setLevel(logging.WARNING)
+    try:
+        run(arguments, flags)
+    except Exception as error:
+        print(message(error), file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
