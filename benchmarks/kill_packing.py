@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import statistics
 import sys
 import tempfile
 import time
@@ -103,18 +104,18 @@ def kills(count: int, seed: int) -> Counter[str]:
         root = Path(name)
         whole, seconds = {}, {}
         for encoding in ("raw", "jpeg"):
-            sets = {}
-            for known, number in (("older", 0), ("new", 1)):
+            times = []
+            whole[encoding] = {}
+            for known, number in [("older", 0), ("new", 1)] * 3:
                 began = time.perf_counter()
-                child = start(root / "set", encoding, number)
-                child.join()
-                seconds[encoding] = time.perf_counter() - began
-                sets[known] = (root / "set" / MANIFEST).read_bytes()
+                start(root / "set", encoding, number).join()
+                times.append(time.perf_counter() - began)
+                whole[encoding][known] = (root / "set" / MANIFEST).read_bytes()
             shutil.rmtree(root / "set")
-            whole[encoding] = sets
+            seconds[encoding] = statistics.median(times)
         cases = itertools.cycle(itertools.product(("raw", "jpeg"), (False, True)))
         for (encoding, older), _ in zip(cases, range(count), strict=False):
-            delay = rng.uniform(0, 1.1 * seconds[encoding])
+            delay = rng.uniform(0, 1.05 * seconds[encoding])
             left = kill_once(root, encoding, older, whole[encoding], delay)
             found[f"{encoding}, {'over an older set' if older else 'into an empty place'}: {left}"] += 1
     return found
