@@ -1,6 +1,7 @@
 """Pack pictures into HDF5 shards: once, atomically, with exact statistics of the training split."""
 
 import hashlib
+import logging
 import math
 import os
 import shutil
@@ -18,6 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from datamodules.shards import FORMAT_VERSION, MANIFEST, Manifest, Shard, sha256, write_shard
 
 SHARD_BYTES = 256 * 2**20
+
+logger = logging.getLogger("litvision")
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ def pack(
     source_files: str = "",
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
+    skip_broken: bool = False,
 ) -> Manifest:
     """Write the splits as shards and a manifest into ``folder``.
 
@@ -59,6 +63,8 @@ def pack(
         image_size: height and width of the stored pictures; others are resized by ``fit``.
         source_files: fingerprint of the raw files, kept in the manifest.
         shard_bytes: size that a shard's pictures do not exceed (a single picture may).
+        skip_broken: leave out pictures that cannot be read, up to one in twenty (or five); the log and the manifest
+            name them.
 
     Raises:
         FileExistsError: ``folder`` is there and ``overwrite`` is false.
@@ -77,7 +83,7 @@ def pack(
         for leftover in (partial, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir()
-        manifest = _write(partial, dataset, classes, recipe, splits, image_size, source_files, shard_bytes)
+        manifest = _write(partial, dataset, classes, recipe, splits, image_size, source_files, shard_bytes, skip_broken)
         if folder.exists():
             folder.rename(replaced)
         partial.rename(folder)
@@ -109,29 +115,45 @@ def _write(
     image_size: int,
     source_files: str,
     shard_bytes: int,
+    skip_broken: bool,
 ) -> Manifest:
     statistics = _Statistics(image_size)
     source = hashlib.sha256()
     shards: dict[str, list[Shard]] = {}
+    skipped: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(*columns) as progress:
-        bar = progress.add_task(f"packing {dataset}", total=sum(map(len, splits.values())))
+        total = sum(map(len, splits.values()))
+        bar = progress.add_task(f"packing {dataset}", total=total)
         for split, samples in splits.items():
             rows = max(1, shard_bytes // (image_size * image_size * 3))
             count = math.ceil(len(samples) / rows)
             shards[split] = []
             for number, part in enumerate(np.array_split(np.arange(len(samples)), count)):
-                images, labels = np.empty((len(part), image_size, image_size, 3), np.uint8), samples.labels[part]
-                for row, (image, digest) in enumerate(_read(samples.take(part), image_size, threads)):
-                    images[row] = image
-                    source.update(digest)
+                images = np.empty((len(part), image_size, image_size, 3), np.uint8)
+                readable = np.ones(len(part), bool)
+                for row, picture in enumerate(_read(samples.take(part), image_size, threads)):
                     progress.advance(bar)
+                    if isinstance(picture, ValueError):
+                        if not skip_broken:
+                            raise picture
+                        logger.warning("left out: %s", picture)
+                        skipped.append(Path(samples.images[part[row]]).name)
+                        readable[row] = False
+                        if len(skipped) > max(5, total // 20):
+                            raise ValueError(
+                                f"{len(skipped)} pictures of {dataset} cannot be read; the last: {picture}"
+                            )
+                        continue
+                    images[row] = picture.pixels
+                    source.update(picture.digest)
+                images, labels = images[readable], samples.labels[part][readable]
                 source.update(labels.astype("<i8").tobytes())
                 if split == "train":
                     statistics.add(images)
                 file = folder / f"{split}-{number:05d}-of-{count:05d}.h5"
                 write_shard(file, images=images, labels=labels.astype("<i8"))
-                shards[split].append(_seal(file, len(part)))
+                shards[split].append(_seal(file, len(labels)))
     write_shard(folder / "statistics.h5", mean_image=statistics.mean_image())
     manifest = Manifest(
         FORMAT_VERSION,
@@ -143,32 +165,43 @@ def _write(
         *statistics.channels(),
         _seal(folder / "statistics.h5", statistics.rows),
         shards,
+        skipped,
     )
+    if skipped:
+        logger.warning("%d pictures of %s were left out, as they cannot be read", len(skipped), dataset)
     (folder / MANIFEST).write_text(manifest.dump(), encoding="utf-8")
     _flush(folder / MANIFEST)
     _flush(folder)
     return manifest
 
 
-def _read(samples: Samples, size: int, threads: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, bytes]]:
-    """Each picture at its stored size, and a digest of its source. Pillow decodes and resizes without the GIL."""
+@dataclass(frozen=True)
+class _Picture:
+    """A picture at its stored size, and a digest of its source."""
+
+    pixels: np.ndarray
+    digest: bytes
+
+
+def _read(samples: Samples, size: int, threads: ThreadPoolExecutor) -> Iterator[_Picture | ValueError]:
+    """Each picture, or why it cannot be read. Pillow decodes and resizes without the GIL."""
     if isinstance(samples.images, np.ndarray) and samples.images.shape[1:3] == (size, size):
-        return ((image, hashlib.sha256(image).digest()) for image in samples.images)
+        return (_Picture(image, hashlib.sha256(image).digest()) for image in samples.images)
     window = 64 * (os.cpu_count() or 1)  # bounds how far decoding runs ahead of writing
 
-    def read(source: Path | np.ndarray) -> tuple[np.ndarray, bytes]:
+    def read(source: Path | np.ndarray) -> _Picture | ValueError:
         if isinstance(source, np.ndarray):
-            return fit(Image.fromarray(source), size), hashlib.sha256(source).digest()
+            return _Picture(fit(Image.fromarray(source), size), hashlib.sha256(source).digest())
         try:
             with source.open("rb") as file, Image.open(file) as image:
                 pixels = fit(image, size)
                 file.seek(0)
-                return pixels, hashlib.file_digest(file, "sha256").digest()
-        except FileNotFoundError as error:
-            raise ValueError(f"the picture {source} is missing; complete the raw files and run again") from error
+                return _Picture(pixels, hashlib.file_digest(file, "sha256").digest())
+        except FileNotFoundError:
+            return ValueError(f"the picture {source} is missing; complete the raw files and run again")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = str(error).replace(str(source), "").strip()
-            raise ValueError(f"the picture {source} cannot be read ({reason}); replace or remove it") from error
+            return ValueError(f"the picture {source} cannot be read ({reason}); replace or remove it")
 
     return (
         result

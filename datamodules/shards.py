@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 VERIFIED = ".verified.json"
 
@@ -37,7 +37,7 @@ class Manifest:
     """What a packed set holds, from which pictures and by which recipe it was made.
 
     ``channel_mean`` and ``channel_std`` are of the training split on the 0..255 scale; the mean image lies beside the
-    shards, in the file that ``statistics`` names.
+    shards, in the file that ``statistics`` names. ``skipped`` are the files of pictures that could not be read.
     """
 
     format_version: int
@@ -50,6 +50,7 @@ class Manifest:
     channel_std: list[float]
     statistics: Shard
     splits: dict[str, list[Shard]]
+    skipped: list[str]
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
