@@ -1,40 +1,35 @@
 """What a network says of each picture."""
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import BasePredictionWriter
+from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
 Row = tuple[int, int, int, float]
 
 
-class PredictionTable(BasePredictionWriter):
+class PredictionTable(Callback):
     """Writes ``<run>/report/predictions.csv``: row of the split, label, predicted class and its probability."""
 
-    def __init__(self) -> None:
-        super().__init__(write_interval="batch")
-
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin from nothing."""
+        """Begin from nothing, and learn which rows each batch holds."""
         self.rows: list[Row] = []
+        self.batches = list(trainer.predict_dataloaders.batch_sampler)
 
-    def write_on_batch_end(
+    def on_predict_batch_end(
         self,
         trainer: Trainer,
         pl_module: LightningModule,
-        prediction: Tensor,
-        batch_indices: Sequence[int] | None,
+        outputs: Tensor,
         batch: Any,
         batch_idx: int,
-        dataloader_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         """Keep the most probable class of each picture."""
-        probabilities, predicted = prediction.max(dim=1)
-        self.rows += zip(batch_indices, batch[1].tolist(), predicted.tolist(), probabilities.tolist(), strict=True)
+        columns = [column.tolist() for column in (batch[1], *outputs.max(dim=1)[::-1])]
+        self.rows += zip(self.batches[batch_idx], *columns, strict=True)
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the processes' rows together and write them in the split's order."""

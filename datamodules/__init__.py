@@ -4,7 +4,20 @@ from datamodules.base import ImageDataModule
 from datamodules.batch_augment import BatchAugment
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
+from datamodules.dogs_vs_cats import DogsVsCats
 from datamodules.flowers17 import Flowers17
+from datamodules.image_folder import ImageFolder
 from datamodules.keras_affine import KerasAffine
+from datamodules.tiny_imagenet import TinyImageNet
 
-__all__ = ["CIFAR10", "BatchAugment", "Digits", "Flowers17", "ImageDataModule", "KerasAffine"]
+__all__ = [
+    "CIFAR10",
+    "BatchAugment",
+    "Digits",
+    "DogsVsCats",
+    "Flowers17",
+    "ImageDataModule",
+    "ImageFolder",
+    "KerasAffine",
+    "TinyImageNet",
+]

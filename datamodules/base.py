@@ -13,6 +13,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
+from filelock import FileLock
 from pytorch_lightning import LightningDataModule
 from sklearn.model_selection import train_test_split
 from torch import Tensor
@@ -45,13 +46,16 @@ class ImageDataModule(LightningDataModule):
         root: folder of the packed sets; downloads go to its subfolder ``raw``.
         source: folder with the raw files, which are then not downloaded.
         image_size: height and width of the stored pictures in pixels; the data set's own by default.
-        val_fraction: share of the training samples kept for validation, stratified.
-        test_fraction: share of all samples kept for testing, stratified, in a data set without an official test split.
+        val_fraction: share of the training samples kept for validation, stratified; the data set's own by default.
+        test_fraction: share of all samples kept for testing, stratified, in a data set without an official test split;
+            the data set's own by default.
         validate_on_test: train on all training samples and validate on the test split, as many published runs did.
         split_seed: seed of the stratified splits and of the stored order of the training rows.
         encoding: how pictures are stored: ``raw`` pixels, or ``jpeg``, about a tenth of their size at 256 pixels and
             slower to read; the data set's own by default.
         jpeg_quality: 1 to 100.
+        skip_broken: leave out pictures that cannot be read, naming them, instead of stopping; the data set's own by
+            default.
         batch_size: training samples in a step over all processes; evaluation reads as many in each process.
         normalization: see ``Normalization``.
         transforms: albumentations transforms of the training pictures, applied one by one on the CPU.
@@ -65,8 +69,11 @@ class ImageDataModule(LightningDataModule):
     name: str
     classes: Sequence[str]
     default_image_size: int
+    default_val_fraction = 0.1
+    default_test_fraction = 0.25
+    default_skip_broken = False
     raw_folder: str | None = None  # folder of the official download; None where a package brings the pictures
-    raw_file: str = ""  # a file in it that proves it is there
+    raw_file: str | tuple[str, ...] = ""  # a file or folder in it that proves it is there; one of several that do
     url: str = ""
     checksum: str = ""
     default_encoding: Encoding = "raw"
@@ -76,12 +83,13 @@ class ImageDataModule(LightningDataModule):
         root: str = "data",
         source: str | None = None,
         image_size: int | None = None,
-        val_fraction: float = 0.1,
-        test_fraction: float = 0.25,
+        val_fraction: float | None = None,
+        test_fraction: float | None = None,
         validate_on_test: bool = False,
         split_seed: int = 42,
         encoding: Encoding | None = None,
         jpeg_quality: int = 90,
+        skip_broken: bool | None = None,
         batch_size: int = 64,
         normalization: Kind = "standardize",
         transforms: list[Transform] | None = None,
@@ -92,6 +100,8 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        val_fraction = self.default_val_fraction if val_fraction is None else val_fraction
+        test_fraction = self.default_test_fraction if test_fraction is None else test_fraction
         for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
             if not 0 < fraction < 1:
                 raise ValueError(f"{name} is {fraction}; it must lie between 0 and 1")
@@ -102,6 +112,7 @@ class ImageDataModule(LightningDataModule):
         self.val_fraction, self.test_fraction, self.validate_on_test = val_fraction, test_fraction, validate_on_test
         self.split_seed = split_seed
         self.encoding, self.jpeg_quality = encoding or self.default_encoding, jpeg_quality
+        self.skip_broken = self.default_skip_broken if skip_broken is None else skip_broken
         self.batch_size = batch_size
         self.normalization = normalization
         self.transforms = transforms or []
@@ -111,7 +122,11 @@ class ImageDataModule(LightningDataModule):
         self.splits: dict[str, ShardDataset] = {}
 
     def read(self, raw: Path) -> dict[str, Samples]:
-        """Samples of the official splits: ``train`` alone, or with ``test``; ``raw`` is the folder of the raw files."""
+        """Samples of the official splits: ``train`` alone, or with ``val`` and ``test``; ``raw`` is their folder."""
+        raise NotImplementedError
+
+    def read_classes(self, raw: Path) -> list[str]:
+        """Names of the classes, in a data set where only its files tell (see ``classes_of_files``)."""
         raise NotImplementedError
 
     @property
@@ -151,7 +166,7 @@ class ImageDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Pack the data set if that has not been done, else prove that the shards are what was packed."""
         if not (self.folder / MANIFEST).exists():
-            raw = self._find_raw() or self._download()
+            raw = self._raw()
             splits, files = self._split(self.read(raw)), self._fingerprint(raw)
             with suppress(FileExistsError):  # another process has packed it meanwhile
                 pack(
@@ -164,6 +179,7 @@ class ImageDataModule(LightningDataModule):
                     files,
                     encoding=self.encoding,
                     jpeg_quality=self.jpeg_quality,
+                    skip_broken=self.skip_broken,
                 )
         manifest = self._manifest()
         if self.source and (raw := self._find_raw()) and self._fingerprint(raw) != manifest.source_files:
@@ -333,22 +349,31 @@ class ImageDataModule(LightningDataModule):
         if self.raw_folder is None:
             return self.root
         base = self.source or self.root / "raw" / self.raw_folder
-        return next((place for place in (base, base / self.raw_folder) if (place / self.raw_file).exists()), None)
+        proofs = (self.raw_file,) if isinstance(self.raw_file, str) else self.raw_file
+        places = (base, base / self.raw_folder)
+        return next((place for place in places if any((place / proof).exists() for proof in proofs)), None)
 
     def _fingerprint(self, raw: Path) -> str:
-        return fingerprint(raw) if self.raw_folder else ""
+        return "" if self.raw_folder is None else fingerprint(raw)
 
-    def _download(self) -> Path:
+    def _raw(self) -> Path:
+        """Folder of the raw files; they are downloaded if need be."""
+        if raw := self._find_raw():
+            return raw
         if self.source or not self.url:
+            proof = self.raw_file if isinstance(self.raw_file, str) else " or ".join(self.raw_file)
             raise FileNotFoundError(
-                f"{self.source or self.root} does not hold {self.raw_folder}/{self.raw_file}, which {self.name} "
+                f"{self.source or self.root} does not hold {self.raw_folder}/{proof}, which {self.name} "
                 f"is made from; point source at its raw files{', or leave it out to download them' * bool(self.url)}"
             )
-        raw = self.root / "raw"
-        archive = download(self.url, self.checksum, raw)
-        extract(archive, raw / self.raw_folder)
-        archive.unlink()
-        return self._find_raw() or raw / self.raw_folder
+        folder = self.root / "raw"
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{self.raw_folder}.lock"):  # one process downloads, the others wait
+            if not self._find_raw():
+                archive = download(self.url, self.checksum, folder)
+                extract(archive, folder / self.raw_folder)
+                archive.unlink()
+        return self._find_raw() or folder / self.raw_folder
 
     def _split(self, official: dict[str, Samples]) -> dict[str, Samples]:
         """Complete the official splits by stratified ones, and shuffle the stored order of the training rows."""
@@ -371,6 +396,13 @@ class ImageDataModule(LightningDataModule):
         except ValueError as error:
             raise ValueError(f"{self.name} cannot be split with a share of {fraction} a class: {error}") from error
         return samples.take(kept), samples.take(np.sort(taken))
+
+
+def classes_of_files(data: ImageDataModule) -> list[str]:
+    """Classes that only the files of a data set tell: those of the packed set, or else of the raw files."""
+    if (data.folder / MANIFEST).exists():
+        return Manifest.load(data.folder).classes
+    return data.read_classes(data._raw())
 
 
 def run_seed() -> int:

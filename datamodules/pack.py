@@ -1,6 +1,7 @@
 """Pack pictures into HDF5 shards: once, atomically, with exact statistics of the training split."""
 
 import hashlib
+import logging
 import math
 import os
 import shutil
@@ -32,7 +33,10 @@ from datamodules.shards import (
 
 SHARD_BYTES = 256 * 2**20
 
+logger = logging.getLogger("litvision")
+
 Rows = Sequence[np.ndarray]  # of a shard, each as it is stored
+Pictures = Iterator[tuple[np.ndarray, int]]  # uint8 (H, W, 3), and the label
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ def pack(
     shard_bytes: int = SHARD_BYTES,
     encoding: Encoding = "raw",
     jpeg_quality: int = 90,
+    skip_broken: bool = False,
 ) -> Manifest:
     """Write the splits as shards and a manifest into ``folder``.
 
@@ -78,6 +83,8 @@ def pack(
         shard_bytes: size that a shard's pictures do not exceed (a single picture may).
         encoding: pixels as they are, or JPEG; the statistics are those of the pictures that decoding gives.
         jpeg_quality: 1 to 100.
+        skip_broken: leave out pictures that cannot be read, up to one in twenty (or five); the log and the manifest
+            name them.
 
     Raises:
         FileExistsError: ``folder`` is there and ``overwrite`` is false.
@@ -97,7 +104,8 @@ def pack(
             shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir()
         quality = jpeg_quality if encoding == "jpeg" else None
-        manifest = _write(unfinished, dataset, classes, recipe, splits, image_size, source_files, shard_bytes, quality)
+        given = (dataset, classes, recipe, splits, image_size, source_files, shard_bytes)
+        manifest = _write(unfinished, *given, quality, skip_broken)
         if folder.exists():
             folder.rename(replaced)
         unfinished.rename(folder)
@@ -130,19 +138,31 @@ def _write(
     source_files: str,
     shard_bytes: int,
     jpeg_quality: int | None,
+    skip_broken: bool,
 ) -> Manifest:
     statistics = _Statistics(image_size)
     source = hashlib.sha256()
     shards: dict[str, list[Shard]] = {}
+    skipped: list[str] = []
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(*columns) as progress:
-        bar = progress.add_task(f"packing {dataset}", total=sum(map(len, splits.values())))
+        total = sum(map(len, splits.values()))
+        bar = progress.add_task(f"packing {dataset}", total=total)
 
-        def pictures(samples: Samples) -> Iterator[np.ndarray]:
-            for image, digest in _read(samples, image_size, threads):
-                source.update(digest)
+        def pictures(samples: Samples) -> Pictures:
+            for row, picture in enumerate(_read(samples, image_size, threads)):
                 progress.advance(bar)
-                yield image
+                if isinstance(picture, ValueError):
+                    if not skip_broken:
+                        raise picture
+                    logger.warning("left out: %s", picture)
+                    skipped.append(Path(samples.images[row]).name)
+                    if len(skipped) > max(5, total // 20):
+                        raise ValueError(f"{len(skipped)} pictures of {dataset} cannot be read; the last: {picture}")
+                    continue
+                label = int(samples.labels[row])
+                source.update(picture.digest + label.to_bytes(8, "little"))
+                yield picture.pixels, label
 
         for split, samples in splits.items():
             seen = statistics if split == "train" else None
@@ -150,8 +170,9 @@ def _write(
                 parts = _raw(pictures(samples), len(samples), image_size, shard_bytes, seen)
             else:
                 parts = _jpeg(pictures(samples), jpeg_quality, shard_bytes, threads, seen)
-            shards[split] = _write_split(folder, split, parts, samples.labels, image_size)
-            source.update(samples.labels.astype("<i8").tobytes())
+            shards[split] = _write_split(folder, split, parts, image_size)
+            if not shards[split]:
+                raise ValueError(f"no picture of the {split} split of {dataset} can be read")
     write_shard(folder / "statistics.h5", mean_image=statistics.mean_image())
     manifest = Manifest(
         FORMAT_VERSION,
@@ -163,7 +184,10 @@ def _write(
         *statistics.channels(),
         _seal(folder / "statistics.h5", statistics.rows),
         shards,
+        skipped,
     )
+    if skipped:
+        logger.warning("%d pictures of %s were left out, as they cannot be read", len(skipped), dataset)
     (folder / MANIFEST).write_text(manifest.dump(), encoding="utf-8")
     (folder / MANIFEST_SHA256).write_bytes(checksum_line(folder / MANIFEST))
     for path in (folder / MANIFEST, folder / MANIFEST_SHA256, folder):
@@ -171,18 +195,19 @@ def _write(
     return manifest
 
 
-def _write_split(
-    folder: Path, split: str, parts: Iterator[tuple[Rows, dict[str, np.ndarray]]], labels: np.ndarray, size: int
-) -> list[Shard]:
+def _write_split(folder: Path, split: str, parts: Iterator[tuple[Rows, list[int]]], size: int) -> list[Shard]:
     """Write the shards of a split; their names say how many there are, which is known at the end."""
     written: list[Shard] = []
-    for rows, arrays in parts:
-        start = sum(shard.rows for shard in written)
-        mine = labels[start : start + len(rows)].astype("<i8")
-        crc32 = np.array([row_checksum(row, label) for row, label in zip(rows, mine, strict=True)], "<u4")
+    for rows, part in parts:
+        labels = np.array(part, "<i8")
+        crc32 = np.array([row_checksum(row, label) for row, label in zip(rows, part, strict=True)], "<u4")
         path = folder / f"{split}-{len(written):05d}.h5"
-        shape = (size, size, 3) if "offsets" in arrays else None
-        write_shard(path, shape, **arrays, labels=mine, crc32=crc32)
+        if isinstance(rows, np.ndarray):
+            write_shard(path, images=rows, labels=labels, crc32=crc32)
+        else:
+            offsets = np.cumsum([0, *map(len, rows)], dtype="<i8")
+            arrays = {"images": np.concatenate(rows), "offsets": offsets, "labels": labels, "crc32": crc32}
+            write_shard(path, (size, size, 3), **arrays)
         written.append(_seal(path, len(rows)))
     shards = [replace(s, file=f"{Path(s.file).stem}-of-{len(written):05d}.h5") for s in written]
     for before, after in zip(written, shards, strict=True):
@@ -191,65 +216,72 @@ def _write_split(
 
 
 def _raw(
-    pictures: Iterator[np.ndarray], count: int, size: int, shard_bytes: int, seen: "_Statistics | None"
-) -> Iterator[tuple[Rows, dict[str, np.ndarray]]]:
-    """Rows and datasets of each shard: pixels, in shards that differ by at most one row."""
+    pictures: Pictures, count: int, size: int, shard_bytes: int, seen: "_Statistics | None"
+) -> Iterator[tuple[Rows, list[int]]]:
+    """Rows of each shard, as pixels, and their labels; shards differ by at most one row, if none is left out."""
     shards = math.ceil(count / max(1, shard_bytes // (size * size * 3)))
     for part in np.array_split(np.arange(count), shards):
-        images = np.empty((len(part), size, size, 3), np.uint8)
-        for row, image in enumerate(islice(pictures, len(part))):
+        images, labels = np.empty((len(part), size, size, 3), np.uint8), []
+        for row, (image, label) in enumerate(islice(pictures, len(part))):
             images[row] = image
+            labels.append(label)
+        if not labels:
+            return
+        images = images[: len(labels)]
         if seen:
             seen.add(images)
-        yield images, {"images": images}
+        yield images, labels
 
 
 def _jpeg(
-    pictures: Iterator[np.ndarray],
-    quality: int,
-    shard_bytes: int,
-    threads: ThreadPoolExecutor,
-    seen: "_Statistics | None",
-) -> Iterator[tuple[Rows, dict[str, np.ndarray]]]:
-    """Rows and datasets of each shard: JPEG bytes, in shards as full as they may be."""
+    pictures: Pictures, quality: int, shard_bytes: int, threads: ThreadPoolExecutor, seen: "_Statistics | None"
+) -> Iterator[tuple[Rows, list[int]]]:
+    """Rows of each shard, as JPEG bytes, and their labels; shards are as full as they may be."""
     rows: list[np.ndarray] = []
+    labels: list[int] = []
     taken = 0
     while window := list(islice(pictures, 256)):
-        encoded = list(threads.map(partial(encode, quality=quality), window))
+        encoded = list(threads.map(partial(encode, quality=quality), (image for image, _ in window)))
         if seen:
             seen.add(np.stack(list(threads.map(decode, encoded))))
-        for data in encoded:
+        for data, (_, label) in zip(encoded, window, strict=True):
             if rows and taken + len(data) > shard_bytes:
-                yield rows, _joined(rows)
-                rows, taken = [], 0
+                yield rows, labels
+                rows, labels, taken = [], [], 0
             rows.append(data)
+            labels.append(label)
             taken += len(data)
-    yield rows, _joined(rows)
+    if rows:
+        yield rows, labels
 
 
-def _joined(rows: Rows) -> dict[str, np.ndarray]:
-    return {"images": np.concatenate(rows), "offsets": np.cumsum([0, *map(len, rows)], dtype="<i8")}
+@dataclass(frozen=True)
+class _Picture:
+    """A picture at its stored size, and a digest of its source."""
+
+    pixels: np.ndarray
+    digest: bytes
 
 
-def _read(samples: Samples, size: int, threads: ThreadPoolExecutor) -> Iterator[tuple[np.ndarray, bytes]]:
-    """Each picture at its stored size, and a digest of its source. Pillow decodes and resizes without the GIL."""
+def _read(samples: Samples, size: int, threads: ThreadPoolExecutor) -> Iterator[_Picture | ValueError]:
+    """Each picture, or why it cannot be read. Pillow decodes and resizes without the GIL."""
     if isinstance(samples.images, np.ndarray) and samples.images.shape[1:3] == (size, size):
-        return ((image, hashlib.sha256(image).digest()) for image in samples.images)
+        return (_Picture(image, hashlib.sha256(image).digest()) for image in samples.images)
     window = 64 * (os.cpu_count() or 1)  # bounds how far decoding runs ahead of writing
 
-    def read(source: Path | np.ndarray) -> tuple[np.ndarray, bytes]:
+    def read(source: Path | np.ndarray) -> _Picture | ValueError:
         if isinstance(source, np.ndarray):
-            return fit(Image.fromarray(source), size), hashlib.sha256(source).digest()
+            return _Picture(fit(Image.fromarray(source), size), hashlib.sha256(source).digest())
         try:
             with source.open("rb") as file, Image.open(file) as image:
                 pixels = fit(image, size)
                 file.seek(0)
-                return pixels, hashlib.file_digest(file, "sha256").digest()
-        except FileNotFoundError as error:
-            raise ValueError(f"the picture {source} is missing; complete the raw files and run again") from error
+                return _Picture(pixels, hashlib.file_digest(file, "sha256").digest())
+        except FileNotFoundError:
+            return ValueError(f"the picture {source} is missing; complete the raw files and run again")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = str(error).replace(str(source), "").strip()
-            raise ValueError(f"the picture {source} cannot be read ({reason}); replace or remove it") from error
+            return ValueError(f"the picture {source} cannot be read ({reason}); replace or remove it")
 
     return (
         result

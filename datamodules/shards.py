@@ -41,7 +41,7 @@ class Manifest:
     """What a packed set holds, from which pictures and by which recipe it was made.
 
     ``channel_mean`` and ``channel_std`` are of the training split on the 0..255 scale; the mean image lies beside the
-    shards, in the file that ``statistics`` names.
+    shards, in the file that ``statistics`` names. ``skipped`` are the files of pictures that could not be read.
     """
 
     format_version: int
@@ -54,6 +54,7 @@ class Manifest:
     channel_std: list[float]
     statistics: Shard
     splits: dict[str, list[Shard]]
+    skipped: list[str]
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from datamodules import Digits, jpeg
+from datamodules.audit import audit
 from datamodules.augmentation import AugmentedPictures
 from datamodules.pack import Samples, pack
 from datamodules.shards import Manifest, ShardDataset
@@ -148,6 +149,30 @@ def damaged(folder: Path, row: int, content: np.ndarray) -> None:
     with h5py.File(folder / Manifest.load(folder).splits["train"][0].file, "r+") as file:
         start = file["offsets"][row]
         file["images"][start : start + len(content)] = content
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+@pytest.mark.parametrize("broken", [[0], [12, 13, 14], [3, 7, 11]])
+def test_labels_stay_with_their_pictures_where_some_are_left_out(
+    tmp_path: Path, encoding: jpeg.Encoding, broken: list[int]
+) -> None:
+    paths = [tmp_path / f"{row}.png" for row in range(15)]
+    for row, path in enumerate(paths):
+        Image.new("RGB", (SIZE, SIZE), (17 * row,) * 3).save(path)
+    for row in broken:
+        paths[row].write_bytes(b"no picture")
+    labels = np.arange(15)
+    whole = Samples(np.zeros((1, SIZE, SIZE, 3), np.uint8), np.array([0]))
+    splits = {"train": Samples(paths, labels), "val": whole, "test": whole}
+    settings = {"shard_bytes": 4 * SIZE**2 * 3 if encoding == "raw" else 2_000, "encoding": encoding}
+    manifest = pack(tmp_path / "set", "x", [str(n) for n in labels], {}, splits, SIZE, skip_broken=True, **settings)
+    assert manifest.skipped == [paths[row].name for row in broken]
+    assert len(manifest.splits["train"]) > 1
+    images, found = split_of(tmp_path / "set", "train").__getitems__(range(15 - len(broken)))
+    assert found.tolist() == [row for row in range(15) if row not in broken]
+    np.testing.assert_allclose(images.numpy().mean(axis=(1, 2, 3)), 17 * found.numpy(), atol=2)
+    np.testing.assert_allclose(manifest.channel_mean, images.numpy().mean(axis=(0, 1, 2)), rtol=1e-12)
+    assert list(audit(tmp_path / "set")) == []
 
 
 @pytest.mark.parametrize(

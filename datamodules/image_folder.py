@@ -1,0 +1,90 @@
+"""Any folder of pictures with a subfolder for each class."""
+
+import logging
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datamodules.base import ImageDataModule, classes_of_files
+from datamodules.pack import Samples
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+
+logger = logging.getLogger("litvision")
+
+
+class ImageFolder(ImageDataModule):
+    """``source/<class>/*``, or ``source/{train,val,test}/<class>/*``; splits that are missing are held out of train.
+
+    A class's folder may have subfolders. Pictures may have any size and any format that Pillow reads; hidden files and
+    those with another suffix are left out.
+    """
+
+    default_image_size = 64
+    raw_folder = ""
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        if self.source is None:
+            raise ValueError("ImageFolder reads the folder that source names; give it with --data.source FOLDER")
+        return self.source.resolve().name
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """With the folder's path, as two folders may have the same name."""
+        return {**super().recipe, "source": str(self.source.resolve())}
+
+    @cached_property
+    def classes(self) -> list[str]:
+        """Names of the subfolders, sorted."""
+        return classes_of_files(self)
+
+    def read_classes(self, raw: Path) -> list[str]:
+        """The classes of the training pictures."""
+        classes = sorted(folder.name for folder in subfolders(split_folders(raw)["train"]))
+        if not classes:
+            raise ValueError(f"{raw} has no subfolders; it needs one for each class, with its pictures")
+        return classes
+
+    def read(self, raw: Path) -> dict[str, Samples]:
+        """Pictures of each split, class by class, in the order of their names."""
+        return {split: self._read_split(split, folder) for split, folder in split_folders(raw).items()}
+
+    def _read_split(self, split: str, folder: Path) -> Samples:
+        unknown = sorted({path.name for path in subfolders(folder)} - set(self.classes))
+        if unknown:
+            raise ValueError(f"{folder / unknown[0]} is a class without training pictures")
+        files, labels, others = [], [], 0
+        for label, name in enumerate(self.classes):
+            found = sorted(path for path in (folder / name).rglob("*") if path.is_file() and path.name[0] != ".")
+            pictures = [path for path in found if path.suffix.lower() in Image.registered_extensions()]
+            if not pictures and split == "train":
+                raise ValueError(f"{folder / name} holds no pictures; remove it or fill it")
+            others += len(found) - len(pictures)
+            files += pictures
+            labels += [label] * len(pictures)
+        if others:
+            logger.info("%s: %d files are no pictures and are left out", folder, others)
+        return Samples(files, np.array(labels, np.int64))
+
+
+def split_folders(raw: Path) -> dict[str, Path]:
+    """Folder of each split; the whole folder is ``train`` where there are no splits."""
+    if not raw.is_dir():
+        raise FileNotFoundError(f"{raw} is not a folder")
+    folders = subfolders(raw)
+    if not folders or any(folder.name not in SPLITS for folder in folders):
+        return {"train": raw}
+    splits = {SPLITS[folder.name]: folder for folder in folders}
+    if "train" not in splits:
+        raise ValueError(f"{raw} has the splits {', '.join(sorted(splits))}, but no folder train")
+    return splits
+
+
+def subfolders(folder: Path) -> list[Path]:
+    """Those that are not hidden."""
+    return [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
