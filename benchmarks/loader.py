@@ -70,7 +70,7 @@ class Protocol:
     outputs: tuple[Output, ...]
 
 
-FULL = Protocol(rounds=7, seconds=1.5, batches=8, rows=math.inf, trials=True, outputs=("float32", "uint8"))
+FULL = Protocol(rounds=5, seconds=1.0, batches=8, rows=math.inf, trials=True, outputs=("float32", "uint8"))
 QUICK = Protocol(rounds=3, seconds=0.3, batches=2, rows=512, trials=False, outputs=("float32",))
 
 
@@ -97,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, and print the tables."""
     options = parse(arguments)
     protocol = QUICK if options.quick else FULL
-    chosen = [peer for peer in PEERS if peer.name in options.peers and not (options.quick and peer.distribution)]
+    names = options.peers or [peer.name for peer in (WITHOUT_PACKAGE if options.quick else PEERS)]
+    chosen = [peer for peer in PEERS if peer.name in names]
     missing = [peer for peer in chosen if not installed(peer)]
     peers = [OURS, *(peer for peer in chosen if peer not in missing)]
     heading = headline(protocol, options.source, missing)
@@ -124,10 +125,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     workloads, names = [w.name for w in WORKLOADS], [peer.name for peer in PEERS]
     parser.add_argument("--source", type=Path, help="folder of the raw official files; pictures are made up without it")
     parser.add_argument("--cache", type=Path, help="keep the prepared pictures here (about 12 GB), and use them again")
-    parser.add_argument("--quick", action="store_true", help="few pictures, short windows, no extra packages")
+    parser.add_argument(
+        "--quick", action="store_true", help="few pictures, short windows; no extra packages by default"
+    )
     parser.add_argument("--json", type=Path, help="write our speed over each other's to this file")
     parser.add_argument("--workloads", nargs="+", choices=workloads, default=workloads, metavar="NAME", help="of all")
-    parser.add_argument("--peers", nargs="+", choices=names, default=names, metavar="NAME", help=", ".join(names))
+    parser.add_argument("--peers", nargs="+", choices=names, metavar="NAME", help=", ".join(names))
     return parser.parse_args(arguments)
 
 

@@ -57,7 +57,12 @@ def litdata(pictures: Pictures, output: Output, workers: int) -> Batches:
     augment = Augmented(pictures, output)
     dataset = Transformed(str(pictures.folder / "litdata"), shuffle=True, drop_last=True)
     loader = StreamingDataLoader(
-        dataset, BATCH, num_workers=workers, worker_init_fn=one_thread, persistent_workers=workers > 0, drop_last=True
+        dataset,
+        batch_size=BATCH,
+        num_workers=workers,
+        worker_init_fn=one_thread,
+        persistent_workers=workers > 0,
+        drop_last=True,
     )
     while True:
         yield from loader
@@ -112,16 +117,16 @@ def dali(pictures: Pictures, output: Output, threads: int) -> Batches:
 
     @pipeline_def(batch_size=BATCH, num_threads=threads, device_id=None, prefetch_queue_depth=2)
     def pipeline() -> tuple:
-        source = iter(dali_source(pictures))
-        images, labels, matrices = fn.external_source(
-            lambda: next(source),
-            num_outputs=3,
-            dtype=[types.UINT8, types.INT64, types.FLOAT],
-            layout=["HWC", "", ""],
-            batch=True,
+        batches = dali_source(pictures)
+        types_layouts = [(types.UINT8, "HWC"), (types.INT64, ""), (types.FLOAT, "")][: 3 if workload.affine else 2]
+        dtypes, layouts = (list(column) for column in zip(*types_layouts, strict=True))
+        images, labels, *matrices = fn.external_source(
+            lambda: next(batches), num_outputs=len(dtypes), dtype=dtypes, layout=layouts, batch=True
         )
-        if workload.affine:
-            images = fn.warp_affine(images, matrix=matrices, interp_type=types.INTERP_LINEAR)  # replicates the border
+        if matrices:
+            images = fn.warp_affine(
+                images, matrix=matrices[0], interp_type=types.INTERP_LINEAR
+            )  # replicates the border
         if workload.pad:
             corner = fn.random.uniform(range=(-workload.pad, workload.pad + 0.999), shape=2)
             corner = fn.cast(math.floor(corner), dtype=types.INT32)
@@ -147,17 +152,18 @@ def dali(pictures: Pictures, output: Output, threads: int) -> Batches:
         yield images, labels
 
 
-def dali_source(pictures: Pictures) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Images, labels and affine matrices of one batch after the other."""
+def dali_source(pictures: Pictures) -> Iterator[tuple[np.ndarray, ...]]:
+    """Images and labels of one batch after the other, and the matrices of an affine map."""
     rng = np.random.default_rng(0)
-    matrices = np.zeros((BATCH, 2, 3), np.float32)
+    affine, size = pictures.workload.affine, pictures.workload.stored
     for rows in endless_rows(len(pictures)):
-        if affine := pictures.workload.affine:
+        batch = pictures.images[rows], pictures.labels[rows]
+        if affine:
             ranges = np.array([affine.rotation, affine.shift, affine.shift, affine.shear, affine.zoom, affine.zoom])
             drawn = rng.uniform(-1, 1, (6, BATCH)) * ranges[:, None]
             drawn[4:] += 1
-            matrices = keras_matrices(*drawn, size=pictures.workload.stored).astype(np.float32)
-        yield pictures.images[rows], pictures.labels[rows], matrices
+            batch = *batch, keras_matrices(*drawn, size=size).astype(np.float32)
+        yield batch
 
 
 # FFCV
@@ -209,6 +215,17 @@ def ffcv(pictures: Pictures, output: Output, threads: int) -> Batches:
     loader = Loader(path, BATCH, threads, order=OrderOption.RANDOM, drop_last=True, pipelines=pipelines)
     while True:
         yield from loader
+
+
+def ffcv_then_torch(pictures: Pictures, output: Output, threads: int) -> Batches:
+    """The same, but normalised as a whole, into one buffer."""
+    size = pictures.workload.size
+    mean, scale = (
+        torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (pictures.mean, 1 / pictures.std)
+    )
+    normalised = torch.empty((BATCH, 3, size, size)).to(memory_format=torch.channels_last)
+    for images, labels in ffcv(pictures, "uint8", threads):
+        yield torch.sub(images, mean, out=normalised).mul_(scale), labels
 
 
 def ffcv_affine(pictures: Pictures) -> Any:
@@ -264,4 +281,15 @@ PACKAGED = (
     ),
     Peer("dali", "DALI on the CPU", "images.npy", prepared, dali, (1, 2), "threads", DALI),
     Peer(FFCV, "FFCV", "pictures.beton", prepare_ffcv, ffcv, (1, 2), "threads", FFCV),
+    Peer(
+        "ffcv_torch",
+        "FFCV, normalised by torch",
+        "pictures.beton",
+        prepare_ffcv,
+        ffcv_then_torch,
+        (1, 2),
+        "threads",
+        FFCV,
+        ("float32",),
+    ),
 )
