@@ -115,7 +115,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(report(heading, tables))
     if options.json:
         floats = {workload.name: rows for (workload, output), rows in tables.items() if output == "float32"}
-        ratios = {name: {row.peer.name: row.behind(rows[0]) for row in rows[1:]} for name, rows in floats.items()}
+        ratios = {
+            name: {row.peer.name: round(row.behind(rows[0]), 4) for row in rows[1:]} for name, rows in floats.items()
+        }
         options.json.write_text(json.dumps({"ratios": ratios}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -192,7 +194,7 @@ class Loader:
 
     def __init__(self, peer: Peer, pictures: Pictures, output: Output, workers: int) -> None:
         self.peer = peer
-        self.title = f"{peer.title}, {workers} {peer.unit}" if peer.unit else peer.title
+        self.title = f"{peer.title}, {workers} {peer.unit}{'s' * (workers != 1)}" if peer.unit else peer.title
         self.connection, theirs = PROCESSES.Pipe()
         self.process = PROCESSES.Process(target=serve, args=(theirs, peer, pictures, output, workers))
         self.process.start()
@@ -232,18 +234,24 @@ def in_own_process(target: Callable[[Pictures], None], pictures: Pictures) -> No
 
 
 def quietly(target: Callable[[Pictures], None], pictures: Pictures) -> None:
-    """Run a preparation with its output on stderr, as stdout is the report's."""
-    os.dup2(2, 1)
+    """Run a preparation without a word on stdout."""
+    settle_in()
     target(pictures)
 
 
 # In a loader's process
 
 
+def settle_in() -> None:
+    """Standard output is the report's; loaders fork their workers, and leave the second core to them."""
+    os.dup2(2, 1)
+    multiprocessing.set_start_method("fork", force=True)
+    torch.set_num_threads(1)
+
+
 def serve(connection: Connection, peer: Peer, pictures: Pictures, output: Output, workers: int) -> None:
     """Answer each request with a window, or with what went wrong."""
-    os.dup2(2, 1)
-    torch.set_num_threads(1)
+    settle_in()
     try:
         batches = peer.batches(pictures, output, workers)
         while protocol := connection.recv():
@@ -351,7 +359,8 @@ def memory_bytes() -> int:
 def headline(protocol: Protocol, source: Path | None, missing: Sequence[Peer]) -> str:
     """What was measured, how, on what."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
-    others = ", ".join(f"{p.distribution} {version(p.distribution)}" for p in PEERS if p.distribution and installed(p))
+    packages = sorted({peer.distribution for peer in PEERS if peer.distribution and installed(peer)})
+    others = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"""# Loaders
 
 `python benchmarks/loader.py`, commit {(commit(Path(__file__).parent) or "unknown")[:10]}, on \
@@ -376,8 +385,8 @@ def report(heading: str, tables: dict[tuple[Workload, Output], list[Row]]) -> st
             columns = [
                 row.title,
                 spread([window.speed for window in row.windows], 0),
-                f"{row.behind(rows[0]):.2f}",
-                spread([1000 * window.cpu_seconds / window.images for window in row.windows], 3),
+                f"{row.behind(rows[0]):.3g}",
+                spread([1000 * window.cpu_seconds / window.images for window in row.windows], 4),
                 f"{max(window.memory for window in row.windows) / 2**20:.0f}",
             ]
             lines.append(f"| {' | '.join(columns)} |")

@@ -275,12 +275,10 @@ def ffcv_affine(pictures: Pictures) -> Any:
 
 LITDATA, WEBDATASET, DALI, FFCV = "litdata", "webdataset", "nvidia-dali-cuda130", "ffcv"
 PACKAGED = (
-    Peer(LITDATA, "litdata, albumentations", "litdata", prepare_litdata, litdata, (0, 2), "workers", LITDATA),
-    Peer(
-        WEBDATASET, "webdataset, albumentations", "tar", prepare_webdataset, webdataset, (0, 2), "workers", WEBDATASET
-    ),
-    Peer("dali", "DALI on the CPU", "images.npy", prepared, dali, (1, 2), "threads", DALI),
-    Peer(FFCV, "FFCV", "pictures.beton", prepare_ffcv, ffcv, (1, 2), "threads", FFCV),
+    Peer(LITDATA, "litdata, albumentations", "litdata", prepare_litdata, litdata, (0, 2), "worker", LITDATA),
+    Peer(WEBDATASET, "webdataset, albumentations", "tar", prepare_webdataset, webdataset, (0, 2), "worker", WEBDATASET),
+    Peer("dali", "DALI on the CPU", "images.npy", prepared, dali, (1, 2), "thread", DALI),
+    Peer(FFCV, "FFCV", "pictures.beton", prepare_ffcv, ffcv, (1, 2), "thread", FFCV),
     Peer(
         "ffcv_torch",
         "FFCV, normalised by torch",

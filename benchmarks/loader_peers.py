@@ -55,7 +55,7 @@ class Peer:
     prepare: Callable[[Pictures], None]
     batches: Callable[[Pictures, Output, int], Batches]
     workers: tuple[int, ...]
-    unit: Literal["workers", "threads", ""]
+    unit: Literal["workers", "thread", ""]
     distribution: str | None = None
     outputs: tuple[Output, ...] = ("float32", "uint8")
     whole: bool = False
@@ -316,10 +316,10 @@ def gather(pictures: Pictures, output: Output, workers: int) -> Batches:
         yield torch.from_numpy(images), torch.from_numpy(pictures.labels[rows])
 
 
-OURS = Peer("ours", "ours", "shards", prepare_ours, ours, (0, 2), "workers")
+OURS = Peer("ours", "ours", "shards", prepare_ours, ours, (0, 2), "worker")
 WITHOUT_PACKAGE = (
-    Peer("image_folder", "torchvision ImageFolder, transforms v2", "files", prepared, image_folder, (2,), "workers"),
-    Peer("in_memory", "arrays in memory, transforms v2", "images.npy", prepared, in_memory, (2,), "workers"),
+    Peer("image_folder", "torchvision ImageFolder, transforms v2", "files", prepared, image_folder, (2,), "worker"),
+    Peer("in_memory", "arrays in memory, transforms v2", "images.npy", prepared, in_memory, (2,), "worker"),
     Peer(
         "book",
         "float64 HDF5, slices in order, Python loop",
@@ -330,6 +330,6 @@ WITHOUT_PACKAGE = (
         "",
         outputs=("float32",),
     ),
-    Peer("h5py", "h5py row by row, albumentations", "pictures.h5", prepare_h5py, h5py_rows, (0, 2), "workers"),
+    Peer("h5py", "h5py row by row, albumentations", "pictures.h5", prepare_h5py, h5py_rows, (0, 2), "worker"),
     Peer("gather", "limit: plain gather of the same bytes", "images.npy", prepared, gather, (0,), "", whole=True),
 )
