@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.loader_packages import PACKAGED
 from benchmarks.loader_peers import OURS, WITHOUT_PACKAGE, Batches, Output, Peer
-from benchmarks.loader_workloads import BATCH, WORKLOADS, Pictures, Workload, prepare
+from benchmarks.loader_workloads import BATCH, WORKLOADS, Pictures, prepare
 from callbacks.provenance import commit, hardware
 
 PEERS = (*WITHOUT_PACKAGE, *PACKAGED)
@@ -101,8 +101,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = [peer for peer in PEERS if peer.name in names]
     missing = [peer for peer in chosen if not installed(peer)]
     peers = [OURS, *(peer for peer in chosen if peer not in missing)]
-    heading = headline(protocol, options.source, missing)
-    tables: dict[tuple[Workload, Output], list[Row]] = {}
+    print(heading(protocol, options.source, missing), flush=True)
+    ratios: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory() as temporary:
         for workload in [workload for workload in WORKLOADS if workload.name in options.workloads]:
             rows = int(min(protocol.rows, workload.rows))
@@ -111,13 +111,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 in_own_process(peer.prepare, pictures)
             for output in protocol.outputs:
                 able = [peer for peer in peers if output in peer.outputs]
-                tables[workload, output] = take_turns(able, pictures, output, protocol)
-    print(report(heading, tables))
+                measured = take_turns(able, pictures, output, protocol)
+                print(table(f"{workload.title}; {OUTPUTS[output]}", measured), flush=True)
+                if output == "float32":
+                    others = measured[1:]
+                    ratios[workload.name] = {row.peer.name: round(row.behind(measured[0]), 4) for row in others}
     if options.json:
-        floats = {workload.name: rows for (workload, output), rows in tables.items() if output == "float32"}
-        ratios = {
-            name: {row.peer.name: round(row.behind(rows[0]), 4) for row in rows[1:]} for name, rows in floats.items()
-        }
         options.json.write_text(json.dumps({"ratios": ratios}, indent=1) + "\n", encoding="utf-8")
 
 
@@ -175,17 +174,16 @@ def take_turns(peers: Sequence[Peer], pictures: Pictures, output: Output, protoc
 
 def fastest(peer: Peer, pictures: Pictures, output: Output, protocol: Protocol) -> "Loader":
     """A running loader, warmed up, with the number of workers that is best on this machine."""
-    if not protocol.trials or len(peer.workers) == 1:
-        loader = Loader(peer, pictures, output, peer.workers[0])
-        loader.window(protocol)
-        return loader
-    speeds = {}
-    for workers in peer.workers:
-        with closing(Loader(peer, pictures, output, workers)) as loader:
+    with ExitStack() as stack:
+        tried = peer.workers if protocol.trials else peer.workers[:1]
+        loaders = [stack.enter_context(closing(Loader(peer, pictures, output, workers))) for workers in tried]
+        for loader in loaders:
             loader.window(protocol)
-            speeds[workers] = loader.window(protocol).speed
-    best = Loader(peer, pictures, output, max(speeds, key=speeds.get))
-    best.window(protocol)
+        best = max(loaders, key=lambda loader: loader.window(protocol).speed) if len(loaders) > 1 else loaders[0]
+        stack.pop_all()
+    for loader in loaders:
+        if loader is not best:
+            loader.close()
     return best
 
 
@@ -356,7 +354,7 @@ def memory_bytes() -> int:
 # The report
 
 
-def headline(protocol: Protocol, source: Path | None, missing: Sequence[Peer]) -> str:
+def heading(protocol: Protocol, source: Path | None, missing: Sequence[Peer]) -> str:
     """What was measured, how, on what."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     packages = sorted({peer.distribution for peer in PEERS if peer.distribution and installed(peer)})
@@ -372,24 +370,22 @@ Not installed, left out: {", ".join(peer.name for peer in missing) or "none"}.
 Median (range) of {protocol.rounds} windows each, taken in turns, of at least {protocol.seconds} s and \
 {protocol.batches} batches of {BATCH}. "Ours / its" is the median of \
 the rounds' ratios. CPU time is that of all threads and processes. Memory counts anonymous and shared pages of all \
-processes, not mapped files; the most of any window. The number of workers is the best in a trial."""
+processes, not mapped files; the most of any window.{" The number of workers is the best in a trial." * protocol.trials}"""
 
 
-def report(heading: str, tables: dict[tuple[Workload, Output], list[Row]]) -> str:
-    """The tables as markdown."""
-    lines = [heading]
-    for (workload, output), rows in tables.items():
-        lines += ["", f"## {workload.title}; {OUTPUTS[output]}", ""]
-        lines += ["| loader | images/s | ours / its | CPU seconds for 1 000 | memory, MiB |", "| --- " * 5 + "|"]
-        for row in rows:
-            columns = [
-                row.title,
-                spread([window.speed for window in row.windows], 0),
-                f"{row.behind(rows[0]):.3g}",
-                spread([1000 * window.cpu_seconds / window.images for window in row.windows], 4),
-                f"{max(window.memory for window in row.windows) / 2**20:.0f}",
-            ]
-            lines.append(f"| {' | '.join(columns)} |")
+def table(title: str, rows: Sequence[Row]) -> str:
+    """The rows, ours first, as markdown."""
+    lines = ["", f"## {title}", ""]
+    lines += ["| loader | images/s | ours / its | CPU seconds for 1 000 | memory, MiB |", "| --- " * 5 + "|"]
+    for row in rows:
+        columns = [
+            row.title,
+            spread([window.speed for window in row.windows], 0),
+            f"{row.behind(rows[0]):.3g}",
+            spread([1000 * window.cpu_seconds / window.images for window in row.windows], 4),
+            f"{max(window.memory for window in row.windows) / 2**20:.0f}",
+        ]
+        lines.append(f"| {' | '.join(columns)} |")
     return "\n".join(lines)
 
 

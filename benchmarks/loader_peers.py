@@ -55,7 +55,7 @@ class Peer:
     prepare: Callable[[Pictures], None]
     batches: Callable[[Pictures, Output, int], Batches]
     workers: tuple[int, ...]
-    unit: Literal["workers", "thread", ""]
+    unit: Literal["worker", "thread", ""]
     distribution: str | None = None
     outputs: tuple[Output, ...] = ("float32", "uint8")
     whole: bool = False

@@ -19,28 +19,34 @@ AUGMENTING = [OURS, *(peer for peer in WITHOUT_PACKAGE if not peer.whole)]
 NAMES = [workload.name for workload in WORKLOADS]
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder where each workload's pictures are made up once."""
+    return tmp_path_factory.mktemp("cache")
+
+
 def one_picture(workload: Workload, folder: Path) -> Pictures:
     """Pictures of a workload that are all the same."""
     picture = np.random.default_rng(1).integers(0, 256, (1, workload.stored, workload.stored, 3), np.uint8)
-    copies = Samples(np.repeat(picture, 2 * BATCH, axis=0), np.arange(2 * BATCH) % 2)
-    return prepare(replace(workload, read=lambda source: copies), folder, 2 * BATCH, folder)
+    copies = Samples(np.repeat(picture, BATCH, axis=0), np.arange(BATCH) % 2)
+    return prepare(replace(workload, read=lambda source: copies), folder, BATCH, folder)
 
 
 @pytest.mark.parametrize("peer", AUGMENTING, ids=[peer.name for peer in AUGMENTING])
 @pytest.mark.parametrize("workload", WORKLOADS, ids=NAMES)
-def test_each_loader_gives_checked_pictures(peer: Peer, workload: Workload, tmp_path: Path) -> None:
-    pictures = prepare(workload, None, 2 * BATCH, tmp_path)
+def test_each_loader_gives_checked_pictures(peer: Peer, workload: Workload, cache: Path) -> None:
+    pictures = prepare(workload, None, BATCH, cache)
     peer.prepare(pictures)
     shapes = (BATCH, 3, workload.size, workload.size), (BATCH, workload.size, workload.size, 3)
     for output in peer.outputs:
         batches = peer.batches(pictures, output, 0)
-        for _ in range(3):  # more than an epoch
+        for _ in range(2):  # more than an epoch
             loader.check(*next(batches), shapes, getattr(torch, output), pictures)
 
 
 @pytest.mark.parametrize("peer", AUGMENTING, ids=[peer.name for peer in AUGMENTING])
-def test_each_loader_crops_and_flips_at_random(peer: Peer, tmp_path: Path) -> None:
-    pictures = one_picture(WORKLOADS[0], tmp_path)
+def test_each_loader_crops_and_flips_at_random(peer: Peer, cache: Path) -> None:
+    pictures = one_picture(WORKLOADS[0], cache)
     peer.prepare(pictures)
     (padded,) = np.pad(pictures.images[:1], ((0, 0), (4, 4), (4, 4), (0, 0)))
     crops = [padded[top : top + 32, left : left + 32] for top in range(9) for left in range(9)]
@@ -57,15 +63,15 @@ def test_each_loader_crops_and_flips_at_random(peer: Peer, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("peer", AUGMENTING, ids=[peer.name for peer in AUGMENTING])
-def test_each_loader_warps_at_random(peer: Peer, tmp_path: Path) -> None:
-    pictures = one_picture(WORKLOADS[1], tmp_path)
+def test_each_loader_warps_at_random(peer: Peer, cache: Path) -> None:
+    pictures = one_picture(WORKLOADS[1], cache)
     peer.prepare(pictures)
     images = next(peer.batches(pictures, peer.outputs[-1], 0))[0].numpy()
     assert len({image.tobytes() for image in images}) == BATCH
 
 
-def test_batches_without_pictures_are_refused(tmp_path: Path) -> None:
-    pictures = prepare(WORKLOADS[0], None, BATCH, tmp_path)
+def test_batches_without_pictures_are_refused(cache: Path) -> None:
+    pictures = prepare(WORKLOADS[0], None, BATCH, cache)
     shapes, labels = [(BATCH, 3, 32, 32)], torch.zeros(BATCH, dtype=torch.int64)
     noise = torch.randn(BATCH, 3, 32, 32) + torch.linspace(-0.5, 0.5, BATCH).view(-1, 1, 1, 1)
     loader.check(noise, labels, shapes, torch.float32, pictures)
