@@ -370,7 +370,8 @@ Not installed, left out: {", ".join(peer.name for peer in missing) or "none"}.
 Median (range) of {protocol.rounds} windows each, taken in turns, of at least {protocol.seconds} s and \
 {protocol.batches} batches of {BATCH}. "Ours / its" is the median of \
 the rounds' ratios. CPU time is that of all threads and processes. Memory counts anonymous and shared pages of all \
-processes, not mapped files; the most of any window.{" The number of workers is the best in a trial." * protocol.trials}"""
+processes, not mapped files; the most of any window.\
+{" The number of workers is the best in a trial." * protocol.trials}"""
 
 
 def table(title: str, rows: Sequence[Row]) -> str:

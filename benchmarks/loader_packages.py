@@ -7,7 +7,8 @@
 | nvidia-dali | Apache 2.0 | 2.4.0, October 2026 | arrays through external_source, its own operators on the CPU |
 | ffcv | Apache 2.0 | 1.0.2, March 2023 | raw pictures in its own file, its own operators |
 
-FFCV ships no affine map: here it gets one, compiled by numba like its own operators.
+FFCV ships no affine map: here it gets one, compiled by numba like its own operators. A random crop of a fixed size is
+its random resized crop with one area and one ratio.
 """
 
 import tarfile
