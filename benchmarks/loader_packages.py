@@ -36,7 +36,7 @@ def prepare_litdata(pictures: Pictures) -> None:
 
     def write(path: Path) -> None:
         sample = partial(litdata_sample, pictures)
-        optimize(sample, list(range(len(pictures))), str(path), chunk_bytes="64MB", num_workers=1)
+        optimize(sample, list(range(len(pictures))), str(path), chunk_bytes="64MB", num_workers=1, start_method="fork")
 
     make(pictures.folder / "litdata", write)
 
@@ -218,17 +218,6 @@ def ffcv(pictures: Pictures, output: Output, threads: int) -> Batches:
         yield from loader
 
 
-def ffcv_then_torch(pictures: Pictures, output: Output, threads: int) -> Batches:
-    """The same, but normalised as a whole, into one buffer."""
-    size = pictures.workload.size
-    mean, scale = (
-        torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1) for values in (pictures.mean, 1 / pictures.std)
-    )
-    normalised = torch.empty((BATCH, 3, size, size)).to(memory_format=torch.channels_last)
-    for images, labels in ffcv(pictures, "uint8", threads):
-        yield torch.sub(images, mean, out=normalised).mul_(scale), labels
-
-
 def ffcv_affine(pictures: Pictures) -> Any:
     """An operator that warps each picture linearly, with replicated border."""
     from ffcv.pipeline.allocation_query import AllocationQuery
@@ -280,15 +269,4 @@ PACKAGED = (
     Peer(WEBDATASET, "webdataset, albumentations", "tar", prepare_webdataset, webdataset, (0, 2), "worker", WEBDATASET),
     Peer("dali", "DALI on the CPU", "images.npy", prepared, dali, (1, 2), "thread", DALI),
     Peer(FFCV, "FFCV", "pictures.beton", prepare_ffcv, ffcv, (1, 2), "thread", FFCV),
-    Peer(
-        "ffcv_torch",
-        "FFCV, normalised by torch",
-        "pictures.beton",
-        prepare_ffcv,
-        ffcv_then_torch,
-        (1, 2),
-        "threads",
-        FFCV,
-        ("float32",),
-    ),
 )

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from benchmarks import loader
-from benchmarks.loader_peers import OURS, WITHOUT_PACKAGE, Peer
+from benchmarks.loader_peers import OURS, Batches, Output, Peer
 from benchmarks.loader_workloads import BATCH, WORKLOADS, Pictures, Workload, prepare
 from datamodules.pack import Samples
 
-AUGMENTING = [OURS, *(peer for peer in WITHOUT_PACKAGE if not peer.whole)]
+AUGMENTING = [OURS, *(peer for peer in loader.PEERS if loader.installed(peer) and not peer.whole)]
 NAMES = [workload.name for workload in WORKLOADS]
 
 
@@ -32,14 +32,18 @@ def one_picture(workload: Workload, folder: Path) -> Pictures:
     return prepare(replace(workload, read=lambda source: copies), folder, BATCH, folder)
 
 
+def batches_of(peer: Peer, pictures: Pictures, output: Output) -> Batches:
+    peer.prepare(pictures)
+    return peer.batches(pictures, output, int(peer.unit == "thread"))
+
+
 @pytest.mark.parametrize("peer", AUGMENTING, ids=[peer.name for peer in AUGMENTING])
 @pytest.mark.parametrize("workload", WORKLOADS, ids=NAMES)
 def test_each_loader_gives_checked_pictures(peer: Peer, workload: Workload, cache: Path) -> None:
     pictures = prepare(workload, None, BATCH, cache)
-    peer.prepare(pictures)
     shapes = (BATCH, 3, workload.size, workload.size), (BATCH, workload.size, workload.size, 3)
     for output in peer.outputs:
-        batches = peer.batches(pictures, output, 0)
+        batches = batches_of(peer, pictures, output)
         for _ in range(2):  # more than an epoch
             loader.check(*next(batches), shapes, getattr(torch, output), pictures)
 
@@ -47,12 +51,11 @@ def test_each_loader_gives_checked_pictures(peer: Peer, workload: Workload, cach
 @pytest.mark.parametrize("peer", AUGMENTING, ids=[peer.name for peer in AUGMENTING])
 def test_each_loader_crops_and_flips_at_random(peer: Peer, cache: Path) -> None:
     pictures = one_picture(WORKLOADS[0], cache)
-    peer.prepare(pictures)
     (padded,) = np.pad(pictures.images[:1], ((0, 0), (4, 4), (4, 4), (0, 0)))
     crops = [padded[top : top + 32, left : left + 32] for top in range(9) for left in range(9)]
     views = {np.ascontiguousarray(view).tobytes() for crop in crops for view in (crop, crop[:, ::-1])}
     output = peer.outputs[-1]
-    images = next(peer.batches(pictures, output, 0))[0].numpy()
+    images = next(batches_of(peer, pictures, output))[0].numpy()
     if images.shape[1] == 3:
         images = images.transpose(0, 2, 3, 1)
     if output == "float32":
@@ -65,8 +68,7 @@ def test_each_loader_crops_and_flips_at_random(peer: Peer, cache: Path) -> None:
 @pytest.mark.parametrize("peer", AUGMENTING, ids=[peer.name for peer in AUGMENTING])
 def test_each_loader_warps_at_random(peer: Peer, cache: Path) -> None:
     pictures = one_picture(WORKLOADS[1], cache)
-    peer.prepare(pictures)
-    images = next(peer.batches(pictures, peer.outputs[-1], 0))[0].numpy()
+    images = next(batches_of(peer, pictures, peer.outputs[-1]))[0].numpy()
     assert len({image.tobytes() for image in images}) == BATCH
 
 
