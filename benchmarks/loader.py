@@ -23,7 +23,7 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -72,7 +72,7 @@ class Protocol:
 
 
 FULL = Protocol(rounds=5, seconds=1.0, batches=8, rows=math.inf, trials=True, outputs=("float32", "uint8"))
-QUICK = Protocol(rounds=3, seconds=0.3, batches=2, rows=512, trials=False, outputs=("float32",))
+QUICK = Protocol(rounds=3, seconds=0.2, batches=2, rows=256, trials=False, outputs=("float32",))
 
 
 @dataclass(frozen=True)
@@ -178,8 +178,8 @@ def fastest(peer: Peer, pictures: Pictures, output: Output, protocol: Protocol) 
     with ExitStack() as stack:
         tried = peer.workers if protocol.trials else peer.workers[:1]
         loaders = [stack.enter_context(closing(Loader(peer, pictures, output, workers))) for workers in tried]
-        for loader in loaders:
-            loader.window(protocol)
+        for loader in loaders:  # the first window reads files and starts workers
+            loader.window(replace(protocol, seconds=0, batches=1))
         trials = [[loader.window(protocol).speed for loader in loaders] for _ in range(2 * (len(loaders) > 1))]
         best = loaders[np.argmax(np.max(trials, axis=0)) if trials else 0]
         stack.pop_all()
