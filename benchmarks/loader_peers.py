@@ -7,6 +7,7 @@ normalised by channel mean and deviation; uint8 batches are as they would go to 
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,8 +27,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
-from benchmarks.loader_workloads import BATCH, Pictures, make
-from datamodules import ImageDataModule, KerasAffine
+from benchmarks.loader_workloads import BATCH, Pictures, Workload, make
+from datamodules import BatchAugment, ImageDataModule, KerasAffine
+from datamodules.augmentation import Transform
+from datamodules.batches import Batches as WholeBatches
 from datamodules.geometry import keras_matrices
 from datamodules.pack import Samples
 
@@ -69,17 +72,33 @@ class Measured(ImageDataModule):
 
     name = "measured"
 
-    def __init__(self, pictures: Pictures, num_workers: int) -> None:
-        workload = pictures.workload
+    def __init__(
+        self,
+        pictures: Pictures,
+        batch_augment: BatchAugment | None = None,
+        transforms: list[Transform] | None = None,
+        num_workers: int = 0,
+    ) -> None:
         self.pictures = pictures
         self.classes = [str(label) for label in range(pictures.labels.max() + 1)]
-        if affine := workload.affine:
-            transforms = [KerasAffine(affine.rotation, affine.shift, affine.shear, affine.zoom)]
-        else:
-            transforms = [*[A.Pad(workload.pad)] * bool(workload.pad), A.RandomCrop(workload.size, workload.size)]
-        transforms.append(A.HorizontalFlip())
-        root, size = str(pictures.folder / "shards"), workload.stored
-        super().__init__(root, image_size=size, batch_size=BATCH, transforms=transforms, num_workers=num_workers)
+        super().__init__(
+            root=str(pictures.folder / "shards"),
+            image_size=pictures.workload.stored,
+            batch_size=BATCH,
+            batch_augment=batch_augment,
+            transforms=transforms,
+            shuffle="full",
+            num_workers=num_workers,
+        )
+        beginning = SimpleNamespace(current=SimpleNamespace(ready=0, processed=0))
+        self.trainer = SimpleNamespace(
+            global_rank=0,
+            world_size=1,
+            training=True,
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+            lightning_module=SimpleNamespace(dtype=torch.float32),
+            fit_loop=SimpleNamespace(epoch_progress=beginning, epoch_loop=SimpleNamespace(batch_progress=beginning)),
+        )
 
     def read(self, raw: Path) -> dict[str, Samples]:
         """The whole set; validation and test are not measured."""
@@ -89,25 +108,51 @@ class Measured(ImageDataModule):
 
 def prepare_ours(pictures: Pictures) -> None:
     """Pack the shards."""
-    Measured(pictures, num_workers=0).prepare_data()
+    Measured(pictures).prepare_data()
+
+
+def batch_augment_of(workload: Workload) -> BatchAugment:
+    """What the workload does to a picture, for whole batches."""
+    if affine := workload.affine:
+        return BatchAugment(
+            flip=0.5, rotation=affine.rotation, shift=affine.shift, shear=affine.shear, zoom=affine.zoom
+        )
+    return BatchAugment(crop=workload.size, padding=workload.pad, border="zeros", flip=0.5)
 
 
 def ours(pictures: Pictures, output: Output, workers: int) -> Batches:
-    """The training loader and what follows it on the device, epoch by epoch."""
-    data = Measured(pictures, workers)
-    data.trainer = SimpleNamespace(
-        global_rank=0,
-        world_size=1,
-        strategy=SimpleNamespace(root_device=torch.device("cpu")),
-        lightning_module=SimpleNamespace(dtype=torch.float32),
-        fit_loop=SimpleNamespace(epoch_progress=SimpleNamespace(current=SimpleNamespace(processed=0))),
-    )
+    """The training loader with augmentation of whole batches, epoch by epoch."""
+    workload = pictures.workload
+    augment = batch_augment_of(workload)
+    data = Measured(pictures, augment)
     data.setup("fit")
+    loader = data.train_dataloader()
+    loader.threads = workers
+    if output == "uint8":
+        matrices = partial(augment.matrices, 0, size=workload.stored)
+        loader.make = WholeBatches(data.splits["train"], workload.size, matrices, augment.border).__getitems__
+    for epoch in count():
+        loader.batch_sampler.sampler.set_epoch(epoch)
+        for batch in loader:
+            yield data.on_after_batch_transfer(batch, 0) if output == "float32" else batch[:2]
+
+
+def ours_one_by_one(pictures: Pictures, output: Output, workers: int) -> Batches:
+    """The training loader with albumentations, and what follows it on the device."""
+    workload = pictures.workload
+    if affine := workload.affine:
+        transforms = [KerasAffine(affine.rotation, affine.shift, affine.shear, affine.zoom)]
+    else:
+        transforms = [*[A.Pad(workload.pad)] * bool(workload.pad), A.RandomCrop(workload.size, workload.size)]
+    data = Measured(pictures, transforms=[*transforms, A.HorizontalFlip()], num_workers=workers)
+    data.setup("fit")
+    if output == "uint8":
+        data.trainer.lightning_module.dtype = torch.uint8  # leaves normalisation to the device
     loader = data.train_dataloader()
     for epoch in count():
         loader.batch_sampler.sampler.set_epoch(epoch)
         for batch in loader:
-            yield data.on_after_batch_transfer(batch, 0) if output == "float32" else batch
+            yield data.on_after_batch_transfer(batch, 0) if output == "float32" else batch[:2]
 
 
 # What several peers share
@@ -316,8 +361,9 @@ def gather(pictures: Pictures, output: Output, workers: int) -> Batches:
         yield torch.from_numpy(images), torch.from_numpy(pictures.labels[rows])
 
 
-OURS = Peer("ours", "ours", "shards", prepare_ours, ours, (0, 2), "worker")
+OURS = Peer("ours", "ours, whole batches", "shards", prepare_ours, ours, (1, 2), "thread")
 WITHOUT_PACKAGE = (
+    Peer("ours_one_by_one", "ours, albumentations", "shards", prepare_ours, ours_one_by_one, (0, 2), "worker"),
     Peer("image_folder", "torchvision ImageFolder, transforms v2", "files", prepared, image_folder, (2,), "worker"),
     Peer("in_memory", "arrays in memory, transforms v2", "images.npy", prepared, in_memory, (2,), "worker"),
     Peer(
