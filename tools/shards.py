@@ -5,7 +5,7 @@ python tools/shards.py verify FOLDER                 prove that nothing has chan
 python tools/shards.py pack EXPERIMENT.yaml          pack what an experiment's data section describes
 python tools/shards.py export FOLDER OUT             pictures as files again, in a folder for each class
 python tools/shards.py preview FOLDER OUT.png        samples of each class
-python tools/shards.py preview EXPERIMENT.yaml OUT.png    one sample, as its transforms show it
+python tools/shards.py preview EXPERIMENT.yaml OUT.png    one sample, as its augmentation shows it
 
 FOLDER is that of a packed set, like data/digits-e3ab4d0200dc. After EXPERIMENT.yaml come flags of main.py, like
 --data.source FOLDER or --data.encoding jpeg.
@@ -18,6 +18,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -31,10 +32,11 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from cli import experiment
-from datamodules import ImageDataModule
+from datamodules import BatchAugment, ImageDataModule
 from datamodules.audit import audit
-from datamodules.augmentation import AugmentedPictures
+from datamodules.augmentation import AugmentedPictures, transformed_size
 from datamodules.base import run_seed
+from datamodules.batches import Batches
 from datamodules.shards import MANIFEST, Manifest, Shard, ShardDataset, verify
 from messages import message, quieten
 
@@ -132,7 +134,7 @@ def preview_set(folder: Path, out: Path, split: str, count: int) -> None:
 
 
 def preview_experiment(config: Path, flags: Sequence[str], out: Path, row: int, count: int) -> None:
-    """Draw one training sample, and how the experiment's transforms show it in its first epochs."""
+    """Draw one training sample, and how the experiment's augmentation shows it in its first epochs."""
     data = data_of(config, flags)
     data.prepare_data()
     data.setup("predict")
@@ -140,18 +142,28 @@ def preview_experiment(config: Path, flags: Sequence[str], out: Path, row: int, 
     if not 0 <= row < len(train):
         raise ValueError(f"sample {row} is not there; the training split has rows 0 to {len(train) - 1}")
     original, label = train[row]
-    shown = AugmentedPictures(train, data.transforms, run_seed())
-    sightings = [sighting(shown, row + epoch * len(train)) for epoch in range(count)]
     titles = ["stored", *(f"epoch {epoch}" for epoch in range(count))]
-    draw([original.numpy(), *sightings], titles, f"{config.stem}, row {row}: {data.classes[label]}", out)
-    if data.batch_augment:
-        print(f"{out} shows the transforms; what batch_augment does after them is not shown")
+    draw(
+        [original.numpy(), *sightings(data, row, count)],
+        titles,
+        f"{config.stem}, row {row}: {data.classes[label]}",
+        out,
+    )
 
 
-def sighting(pictures: AugmentedPictures, key: int) -> np.ndarray:
-    """A picture by key, augmented."""
-    ((images, rows, _),), _ = pictures.gather(np.array([key]))
-    return images[rows[0]]
+def sightings(data: ImageDataModule, row: int, count: int) -> np.ndarray:
+    """A training picture as its first epochs show it, but for normalisation: uint8 ``(count, h, w, 3)``."""
+    train, augment, seed = data.splits["train"], data.batch_augment or BatchAugment(), run_seed()
+    keys = row + len(train) * np.arange(count)
+    size = transformed_size(data.transforms, data.image_size)
+    matrices = partial(augment.matrices, seed, size=size)
+    pictures = AugmentedPictures(train, data.transforms, seed)
+    images, labels, _ = Batches(pictures, data.input_size, matrices, augment.border).__getitems__(keys)
+    if augment.changes_colours:
+        images = augment.colours(images, seed, keys)
+    planes = images.permute(0, 3, 1, 2).float()
+    planes, _ = augment.erase_and_mix(planes, labels, seed, keys, data.num_classes)
+    return planes.clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
 
 
 def draw(images: Sequence[np.ndarray], titles: Sequence[str], heading: str, out: Path) -> None:
@@ -242,7 +254,7 @@ def parser() -> argparse.ArgumentParser:
     exporting = command("export", "write the pictures as files: OUT/<split>/<class>/<row>.png, or .jpg as stored")
     exporting.add_argument("folder", **folder)
     exporting.add_argument("out", type=Path, metavar="OUT", help="an empty folder, or one that is made")
-    preview = command("preview", "a PNG of samples; for an experiment, of one sample as its transforms show it")
+    preview = command("preview", "a PNG of samples; for an experiment, of one sample as it is augmented")
     preview.add_argument("what", type=Path, metavar="FOLDER|EXPERIMENT.yaml")
     preview.add_argument("out", type=Path, metavar="OUT.png")
     preview.add_argument("--split", default="train", help="of FOLDER (default: train)")
