@@ -16,13 +16,15 @@ FLIPPED = np.array([True, False, True, False, True])
 HEIGHT, WIDTH = 8, 10
 
 
-@pytest.fixture(params=["compiled", "plain"], autouse=True)
+@pytest.fixture(params=["compiled", "compiled, large", "plain"], autouse=True)
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With and without numba."""
+    """With numba, with numba for pictures that it leaves to OpenCV, and without."""
     if request.param == "plain":
         monkeypatch.setattr(crops, "compiled", None)
     elif crops.compiled is None:
         pytest.skip("numba is not installed")
+    elif request.param == "compiled, large":
+        monkeypatch.setattr(crops, "LARGE", WIDTH)
 
 
 def expected(border: str) -> np.ndarray:
