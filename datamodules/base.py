@@ -360,6 +360,8 @@ class ImageDataModule(LightningDataModule):
         """Folder of the raw files; they are downloaded if need be."""
         if raw := self._find_raw():
             return raw
+        if self.source and not self.source.is_dir():
+            raise FileNotFoundError(f"{self.source} is not a folder; source names that of the raw files")
         if self.source or not self.url:
             proof = self.raw_file if isinstance(self.raw_file, str) else " or ".join(self.raw_file)
             raise FileNotFoundError(

@@ -74,8 +74,6 @@ class ImageFolder(ImageDataModule):
 
 def split_folders(raw: Path) -> dict[str, Path]:
     """Folder of each split; the whole folder is ``train`` where there are no splits."""
-    if not raw.is_dir():
-        raise FileNotFoundError(f"{raw} is not a folder")
     folders = subfolders(raw)
     if not folders or any(folder.name not in SPLITS for folder in folders):
         return {"train": raw}

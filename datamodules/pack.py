@@ -281,7 +281,10 @@ def _read(samples: Samples, size: int, threads: ThreadPoolExecutor) -> Iterator[
             return ValueError(f"the picture {source} is missing; complete the raw files and run again")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             reason = str(error).replace(str(source), "").strip()
-            return ValueError(f"the picture {source} cannot be read ({reason}); replace or remove it")
+            return ValueError(
+                f"the picture {source} cannot be read ({reason}); replace or remove it, or leave out all that cannot "
+                "be read with --data.skip_broken true"
+            )
 
     return (
         result

@@ -98,12 +98,12 @@ def test_pictures_are_upright(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "complaint"),
     [
-        (lambda raw: None, "is made from|not a folder"),
+        (lambda raw: None, "set is not a folder"),
         (lambda raw: raw.mkdir(), "no subfolders"),
         (lambda raw: folder_of(raw, ("a",)) and (raw / "empty").mkdir(), "empty holds no pictures"),
         (lambda raw: folder_of(raw / "val"), "no folder train"),
         (lambda raw: (folder_of(raw / "train"), folder_of(raw / "test", ("z",))), "z is a class without training"),
-        (lambda raw: (folder_of(raw), (raw / "a/0.png").write_bytes(b"text")), "0.png cannot be read"),
+        (lambda raw: (folder_of(raw), (raw / "a/0.png").write_bytes(b"text")), "0.png cannot be read.*skip_broken"),
     ],
 )
 def test_what_is_wrong_with_a_folder(tmp_path: Path, make: object, complaint: str) -> None:
