@@ -1,9 +1,14 @@
 """Behaviours of a run, one a file; ``class_path: callbacks.PolyDecay`` in an experiment's YAML names one."""
 
+from callbacks.channels_last import ChannelsLast
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpointIO
 from callbacks.class_report import ClassReport
+from callbacks.compile import Compile
+from callbacks.cosine_decay import CosineDecay
+from callbacks.ema import EMA
 from callbacks.epoch_means import EpochMeans
 from callbacks.every_run import with_those_of_every_run
+from callbacks.finite_loss import FiniteLoss
 from callbacks.inverse_time_decay import InverseTimeDecay
 from callbacks.mean_loss import MeanLoss
 from callbacks.poly_decay import PolyDecay
@@ -17,9 +22,14 @@ from callbacks.top_k_accuracy import TopKAccuracy
 from callbacks.training_monitor import TrainingMonitor
 
 __all__ = [
+    "EMA",
     "BestCheckpoint",
+    "ChannelsLast",
     "ClassReport",
+    "Compile",
+    "CosineDecay",
     "EpochMeans",
+    "FiniteLoss",
     "InverseTimeDecay",
     "LastCheckpoint",
     "MeanLoss",

@@ -7,6 +7,7 @@ from pytorch_lightning import Callback
 from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
 from callbacks.class_report import ClassReport
 from callbacks.epoch_means import EpochMeans
+from callbacks.finite_loss import FiniteLoss
 from callbacks.mean_loss import MeanLoss
 from callbacks.prediction_table import PredictionTable
 from callbacks.provenance import Provenance
@@ -23,7 +24,7 @@ def with_those_of_every_run(chosen: Sequence[Callback], config: str, command: st
         config: the resolved configuration as YAML text.
         command: the command line.
     """
-    always = [RunFolder(config, command), Provenance(command), StepSeed()]
+    always = [RunFolder(config, command), Provenance(command), StepSeed(), FiniteLoss()]
     always += [MeanLoss(), TopKAccuracy(), TrainingMonitor(), ClassReport(), PredictionTable()]
     always += [BestCheckpoint(), LastCheckpoint()]
     added = [callback for callback in always if not any(isinstance(own, type(callback)) for own in chosen)]

@@ -1,0 +1,30 @@
+"""torch.compile of the network."""
+
+from typing import Literal
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+
+class Compile(Callback):
+    """Compiles the network in place, so that the names in checkpoints stay as they are.
+
+    The first steps take a minute or so; then an epoch is shorter by a tenth to a half, most on GPUs.
+
+    Args:
+        mode: of ``torch.compile``. Those with CUDA graphs are left out: they would overwrite the logits that metrics
+            are still to read.
+        dynamic: whether to compile for any batch size at once; by default torch decides, and compiles again for the
+            smaller last batch of an evaluation.
+    """
+
+    def __init__(
+        self,
+        mode: Literal["default", "max-autotune-no-cudagraphs"] = "default",
+        dynamic: bool | None = None,
+    ) -> None:
+        self.mode, self.dynamic = mode, dynamic
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Compile what is called as ``self(images)``; nothing happens before the first batch."""
+        if pl_module._compiled_call_impl is None:
+            pl_module.compile(mode=self.mode, dynamic=self.dynamic)

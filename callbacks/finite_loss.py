@@ -1,0 +1,69 @@
+"""The end of a run whose loss is no longer a number."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+BATCHES = 16
+
+
+class FiniteLoss(Callback):
+    """Stops training when the loss is infinite or not a number, before the last good checkpoint is replaced.
+
+    Losses are looked at some batches later, when a GPU has them anyway, and at the end of an epoch: no step waits.
+
+    Raises:
+        ValueError: names the first such step.
+    """
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget the losses of an interrupted epoch."""
+        self._kept: list[Tensor] = []
+        self._copied: Copied | None = None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
+    ) -> None:
+        """Look at the losses copied a while ago, and copy the next."""
+        self._kept.append(outputs["loss"].detach())
+        if len(self._kept) == BATCHES:
+            self._look(trainer)
+            self._copied, self._kept = Copied(self._kept, batch_idx), []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Look at the rest, before a checkpoint is saved."""
+        self._look(trainer)
+        if self._kept:
+            self._copied = Copied(self._kept, trainer.fit_loop.epoch_loop.batch_idx)
+            self._look(trainer)
+
+    def _look(self, trainer: Trainer) -> None:
+        if self._copied is None or (losses := self._copied.losses()).isfinite().all():
+            return
+        first = int(losses.isfinite().int().argmin())
+        step = self._copied.last - len(losses) + 1 + first
+        raise ValueError(
+            f"the loss is {losses[first].item()} in epoch {trainer.current_epoch + 1}, step {step + 1} of "
+            f"{trainer.num_training_batches}; checkpoints are those of earlier epochs. Lower the learning rate, or "
+            "clip gradients (--trainer.gradient_clip_val 1)"
+        )
+
+
+class Copied:
+    """Losses on their way to the CPU; ``last`` is the batch of the last of them."""
+
+    def __init__(self, losses: list[Tensor], last: int) -> None:
+        self.last = last
+        stacked = torch.stack(losses)
+        self._tensor = stacked.to("cpu", non_blocking=True)
+        self._arrival = torch.cuda.Event() if stacked.is_cuda else None
+        if self._arrival:
+            self._arrival.record()
+
+    def losses(self) -> Tensor:
+        """The losses, once they have arrived."""
+        if self._arrival:
+            self._arrival.synchronize()
+        return self._tensor
