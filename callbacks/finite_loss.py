@@ -18,8 +18,8 @@ class FiniteLoss(Callback):
         ValueError: names the first such step.
     """
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget the losses of an interrupted epoch."""
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Nothing has been seen yet."""
         self._kept: list[Tensor] = []
         self._copied: Copied | None = None
 
@@ -38,6 +38,7 @@ class FiniteLoss(Callback):
         if self._kept:
             self._copied = Copied(self._kept, trainer.fit_loop.epoch_loop.batch_idx)
             self._look(trainer)
+        self._kept, self._copied = [], None
 
     def _look(self, trainer: Trainer) -> None:
         if self._copied is None or (losses := self._copied.losses()).isfinite().all():

@@ -21,8 +21,8 @@ class Provenance(Callback):
     """Writes ``sessions.json`` into the run's folder: an entry for each time that the run was started or continued.
 
     An entry holds ``command``, ``started`` (UTC), ``commit`` (with ``+changes`` where the tree had any; null outside a
-    checkout), ``versions``, ``hardware``, ``processes``, ``precision``, the first and last epoch, and the seconds
-    between them.
+    checkout), ``versions``, ``hardware``, ``processes``, ``precision``, ``samples`` of each split, the first and last
+    epoch, and the seconds between them.
 
     Args:
         command: the command line.
@@ -48,6 +48,7 @@ class Provenance(Callback):
                 "hardware": hardware(trainer.strategy.root_device),
                 "processes": trainer.world_size,
                 "precision": str(trainer.precision),
+                "samples": {split: len(rows) for split, rows in getattr(trainer.datamodule, "splits", {}).items()},
                 "first_epoch": trainer.current_epoch + 1,
             },
         ]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from callbacks.epoch_means import EpochMeans
 
-HISTORY, PICTURE = "history.json", "history.png"
+HISTORY, PICTURE, TIMINGS = "history.json", "history.png", "timings.json"
 TRAIN, VAL, BEST = "#4477aa", "#ee6677", "#888888"
 
 Record = dict[str, float | None]
@@ -29,7 +29,8 @@ class TrainingMonitor(Callback):
 
     A record holds ``epoch`` (finished ones, counted from 1), ``step``, ``lr`` (of the last step) and every ``train/``
     and ``val/`` metric of that epoch, null where it is not finite. No clock time is among them: a run that was
-    interrupted and resumed has the same history as one that was not.
+    interrupted and resumed has the same history as one that was not. ``timings.json`` has the ``seconds`` of each
+    epoch, and the ``images_per_second`` of its training.
 
     Raises:
         ValueError: at setup, if a metric is listed after the monitor and so would miss its own epoch.
@@ -46,11 +47,11 @@ class TrainingMonitor(Callback):
         """Take up the history where the checkpoint left it."""
         # not current_epoch: with max_steps, a resumed trainer counts the last epoch as unfinished for a moment
         finished = trainer.fit_loop.epoch_progress.current.processed
-        path = Path(trainer.default_root_dir) / HISTORY
+        folder = Path(trainer.default_root_dir)
         self.history: list[Record] = []
-        if finished and trainer.is_global_zero and path.exists():
-            records = json.loads(path.read_text(encoding="utf-8"))
-            self.history = [record for record in records if record["epoch"] <= finished]
+        self.timings: list[Record] = []
+        if trainer.is_global_zero:
+            self.history, self.timings = (earlier(folder / name, finished) for name in (HISTORY, TIMINGS))
         self._begin_epoch()
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -89,10 +90,13 @@ class TrainingMonitor(Callback):
             **{name: value if math.isfinite(value) else None for name, value in sorted(metrics.items())},
         }
         self.history.append(record)
+        timing = {"seconds": round(seconds, 2), "images_per_second": round(images_per_second, 1)}
+        self.timings.append({"epoch": record["epoch"], **timing})
 
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         write(self.history, folder / HISTORY)
+        write(self.timings, folder / TIMINGS)
         draw(self.history, folder / PICTURE)
         speed = f"{images_per_second:,.0f} images/s".replace(",", " ")
         logger.info("%s  %s  %.1f s", line(record, trainer.max_epochs), speed, seconds)
@@ -119,6 +123,12 @@ def both_stages(record: Record, metric: str) -> list[float]:
     """The metric in training and in validation, as far as it was measured."""
     measured = [record[name] for name in (f"train/{metric}", f"val/{metric}") if name in record]
     return [math.nan if value is None else value for value in measured]
+
+
+def earlier(path: Path, finished: int) -> list[Record]:
+    """Records of the finished epochs of a run that goes on."""
+    records = json.loads(path.read_text(encoding="utf-8")) if finished and path.exists() else []
+    return [record for record in records if record["epoch"] <= finished]
 
 
 def write(history: list[Record], path: Path) -> None:

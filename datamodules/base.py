@@ -68,6 +68,7 @@ class ImageDataModule(LightningDataModule):
 
     name: str
     classes: Sequence[str]
+    official_samples: int | None = None  # in all splits of the whole data set; None where there is no such number
     default_image_size: int
     default_val_fraction = 0.1
     default_test_fraction = 0.25

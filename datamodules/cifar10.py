@@ -16,6 +16,7 @@ class CIFAR10(ImageDataModule):
 
     name = "cifar10"
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+    official_samples = 60_000
     default_image_size = 32
     raw_folder = "cifar-10-batches-py"
     raw_file = "data_batch_1"

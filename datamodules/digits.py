@@ -15,6 +15,7 @@ class Digits(ImageDataModule):
 
     name = "digits"
     classes = tuple("0123456789")
+    official_samples = 1_797
     default_image_size = 32
 
     def read(self, raw: Path) -> dict[str, Samples]:

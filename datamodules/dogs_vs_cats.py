@@ -17,6 +17,7 @@ class DogsVsCats(ImageDataModule):
 
     name = "dogs_vs_cats"
     classes = ("cat", "dog")
+    official_samples = 25_000
     default_image_size = 256
     default_test_fraction = 0.1
     default_val_fraction = 1 / 9

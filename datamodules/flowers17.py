@@ -16,6 +16,7 @@ class Flowers17(ImageDataModule):
         *("daffodil", "snowdrop", "lily of the valley", "bluebell", "crocus", "iris", "tigerlily", "tulip"),
         *("fritillary", "sunflower", "daisy", "coltsfoot", "dandelion", "cowslip", "buttercup", "windflower", "pansy"),
     )
+    official_samples = 1_360
     default_image_size = 64
     raw_folder = "17flowers"
     raw_file = "jpg"

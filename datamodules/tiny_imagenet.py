@@ -15,6 +15,7 @@ class TinyImageNet(ImageDataModule):
     """The official validation split validates; as the official test labels are secret, 50 a class of train test."""
 
     name = "tiny_imagenet"
+    official_samples = 110_000
     default_image_size = 64
     raw_folder = "tiny-imagenet-200"
     raw_file = "wnids.txt"

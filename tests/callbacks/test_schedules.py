@@ -1,5 +1,6 @@
 """Schedules against their closed form, torch's own schedulers, and themselves after a resume."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch.optim.lr_scheduler import LambdaLR, LRScheduler, MultiStepLR, PolynomialLR
+from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, PolynomialLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import InverseTimeDecay, PolyDecay, Schedule, StepSchedule
+from callbacks import CosineDecay, InverseTimeDecay, PolyDecay, Schedule, StepSchedule
 
 STEPS = 3
 
@@ -95,9 +96,21 @@ def test_inverse_time_decay(tmp_path: Path) -> None:
     assert rates == pytest.approx(torch_rates(lambda o: LambdaLR(o, lambda step: 1 / (1 + 0.25 * step)), 9, 1))
 
 
-@pytest.mark.parametrize(
-    "schedule", [PolyDecay(), PolyDecay(interval="step"), StepSchedule({2: 0.1, 4: 0.01}), InverseTimeDecay(0.1)]
-)
+def test_cosine_decay(tmp_path: Path) -> None:
+    rates = fit(CosineDecay(), 4, tmp_path)
+    assert rates == pytest.approx(torch_rates(lambda o: CosineAnnealingLR(o, 12), 12, 1))
+
+
+def test_cosine_decay_after_a_warm_up(tmp_path: Path) -> None:
+    rates = fit(CosineDecay(warmup=0.25), 4, tmp_path)  # 3 of 12 steps
+    assert rates[:4] == pytest.approx([0.125, 0.25, 0.375, 0.5])
+    assert rates[3:] == pytest.approx([0.25 * (1 + math.cos(math.pi * step / 9)) for step in range(9)])
+
+
+SCHEDULES = [PolyDecay(), PolyDecay(interval="step"), StepSchedule({2: 0.1, 4: 0.01}), InverseTimeDecay(0.1)]
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES, CosineDecay(warmup=0.3)])
 def test_a_resumed_run_goes_on_along_the_curve_of_its_new_length(schedule: Schedule, tmp_path: Path) -> None:
     whole = fit(schedule, 5, tmp_path)
     fit(schedule, 2, tmp_path)  # decays to its own end, which is not the longer run's
@@ -112,6 +125,7 @@ def test_a_resumed_run_goes_on_along_the_curve_of_its_new_length(schedule: Sched
         (lambda: StepSchedule({0: 0.1}), "epochs count from 1"),
         (lambda: StepSchedule({2: -0.1}), "must be positive"),
         (lambda: InverseTimeDecay(-1), "must not be negative"),
+        (lambda: CosineDecay(warmup=1), "from 0 to less than 1"),
     ],
 )
 def test_impossible_settings(make: Callable[[], Schedule], words: str) -> None:
@@ -119,9 +133,10 @@ def test_impossible_settings(make: Callable[[], Schedule], words: str) -> None:
         make()
 
 
-def test_decay_without_an_end_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", [PolyDecay(), CosineDecay()])
+def test_decay_without_an_end_is_refused(schedule: Schedule, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_epochs"):
-        fit(PolyDecay(), -1, tmp_path)
+        fit(schedule, -1, tmp_path)
 
 
 def test_steps_are_those_of_the_optimizer(tmp_path: Path) -> None:

@@ -1,0 +1,65 @@
+"""A run whose loss is no number ends, says where, and keeps its last good checkpoint."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from callbacks import WholeCheckpointIO, with_those_of_every_run
+from datamodules import Digits
+from lightning_modules import Classifier
+
+STEPS = 1212 // 32  # an epoch: two windows of sixteen batches and five more
+
+
+class Breaking(Classifier):
+    """A network whose loss is bad in one step."""
+
+    def __init__(self, step: int, bad: float) -> None:
+        super().__init__(10, 8, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.1))
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+        self.step, self.bad = step, bad
+
+    def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+        outputs = super().training_step(batch, batch_idx)
+        outputs["loss"] = outputs["loss"] * (self.bad if self.global_step == self.step else 1.0)
+        return outputs
+
+
+class Watch(Callback):
+    """How far a run came."""
+
+    step = 0
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        self.step = trainer.global_step
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("step", [0, 15, 16, 36])
+def test_the_step_is_named_and_the_last_good_checkpoint_stays(
+    tmp_path: Path, shards: Path, step: int, bad: float
+) -> None:
+    watch = Watch()
+    trainer = Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        default_root_dir=tmp_path,
+        logger=False,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        plugins=[WholeCheckpointIO()],
+        callbacks=with_those_of_every_run([watch], "", ""),
+    )
+    data = Digits(root=str(shards), image_size=8, batch_size=32)
+    place = f"the loss is {bad} in epoch 2, step {step + 1} of {STEPS};"
+    with pytest.raises(ValueError, match=place):
+        trainer.fit(Breaking(STEPS + step, bad), datamodule=data)
+    assert watch.step <= STEPS + step + 32  # within two windows
+    for name in ("best", "last"):
+        checkpoint = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
+        assert checkpoint["global_step"] == STEPS
+        assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())

@@ -1,0 +1,120 @@
+"""Records and the results page: made from runs, nothing typed."""
+
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import main
+from tools import reproduce
+
+PROJECT = Path(main.__file__).parent
+QUICK = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+
+
+def call(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / "tools/reproduce.py"), "--docs", str(folder / "docs"), *args]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+
+
+def rows(folder: Path, experiment: str) -> list[list[str]]:
+    page = (folder / "docs/results.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith(f"| {experiment} |")]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+@pytest.fixture(scope="module")
+def folder(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the digits were trained for one epoch with two seeds."""
+    folder = tmp_path_factory.mktemp("reproduced")
+    seeds = ["--seeds", "1", "2", "--name", "short"]
+    done = call(folder, "--experiment", "quickstart_digits", *seeds, "--data.root", str(shards), *QUICK)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_two_seeds_become_a_row(folder: Path, shards: Path) -> None:
+    ((name, figure, ours, difference, _, epochs, pictures, speed, _, seeds),) = rows(folder, "quickstart_digits")
+    metrics = [
+        json.loads((folder / f"runs/quickstart_digits/short-seed{seed}/report/metrics.json").read_text())
+        for seed in (1, 2)
+    ]
+    first, second = (100 * values["test/top1"] for values in metrics)
+    mean, deviation = (first + second) / 2, abs(first - second) / 2**0.5
+    assert (name, figure) == ("quickstart_digits", "none")
+    assert ours == f"**{mean:.2f} %** ± {deviation:.1f}"
+    assert (difference, epochs, pictures) == ("", "**shortened: 1 of 8**", "1797")
+    assert float(speed) > 0
+    assert seeds.startswith("2: [short-seed1]")
+    page = (folder / "docs/results.md").read_text()
+    assert "Seed 1;" in page
+    assert "Seed 2;" in page
+    assert page.count("no record") == len(list((PROJECT / "experiments").rglob("*.yaml"))) - 1
+    for seed in (1, 2):
+        record = (folder / f"docs/records/quickstart_digits-short-seed{seed}.json").read_text()
+        assert not any(str(place) in record + page for place in (shards, PROJECT, folder))
+        assert json.loads(record)["config"]["model"]["class_path"] == "lightning_modules.MiniVGGNet"
+        assert (folder / f"docs/records/quickstart_digits-short-seed{seed}.png").exists()
+
+
+def test_given_again_it_trains_nothing(folder: Path, shards: Path) -> None:
+    checkpoint = folder / "runs/quickstart_digits/short-seed2/checkpoints/last.ckpt"
+    before = checkpoint.stat().st_mtime_ns
+    flags = ["--seeds", "2", "--name", "short", "--data.root", str(shards), *QUICK]
+    assert call(folder, "--experiment", "quickstart_digits", *flags).returncode == 0
+    assert checkpoint.stat().st_mtime_ns == before
+
+
+def test_an_interrupted_run_is_finished(folder: Path, shards: Path) -> None:
+    flags = ["--data.root", str(shards), *QUICK]
+    config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml"), "--name", "cut-seed3"]
+    begun = [sys.executable, str(PROJECT / "main.py"), "fit", *config, "--seed_everything", "3", *flags]
+    subprocess.run(begun, check=True, capture_output=True, cwd=folder)
+    flags[flags.index("1")] = "2"
+    done = call(folder, "--experiment", "quickstart_digits", "--seeds", "3", "--name", "cut", *flags)
+    assert done.returncode == 0, done.stderr
+    sessions = json.loads((folder / "runs/quickstart_digits/cut-seed3/sessions.json").read_text())
+    assert [(s["first_epoch"], s["last_epoch"]) for s in sessions] == [(1, 1), (2, 2)]
+    os.remove(folder / "docs/records/quickstart_digits-cut-seed3.json")
+
+
+def test_difference_and_subset(folder: Path) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    record["metrics"]["test/top1"], record["validation"]["val/top1"], record["epochs"] = 0.75, 0.25, 8
+    experiment = {"trainer": {"max_epochs": 8}}
+    assert "| 70.5 % test accuracy | **75.00 %** ± 2.0 | +4.50 |" in reproduce.row(
+        [record], "70.5 % test accuracy", experiment
+    )
+    assert "**25.00 %** ± 3.7 in validation | -45.50 |" in reproduce.row(
+        [record], "70.5 % validation accuracy", experiment
+    )
+    fewer = copy.deepcopy(record)
+    fewer["samples"]["train"] -= 1000
+    assert "| **797 of 1797** |" in reproduce.row([fewer], "70.5 % test accuracy", experiment)
+    assert "4.50" not in reproduce.row([fewer], "70.5 % test accuracy", experiment)
+
+
+def test_published_figures_of_flags() -> None:
+    text = (
+        "# A network.\n# Published: 9 % test accuracy.\n# Published with --model.depth 20: 8 % test accuracy.\nx: 1\n"
+    )
+    assert reproduce.published(text, "main.py fit") == "9 % test accuracy"
+    assert reproduce.published(text, "main.py fit --model.depth 20 --a b") == "8 % test accuracy"
+    assert reproduce.published(text, "main.py fit --model.depth 44") == "9 % test accuracy"
+
+
+def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("seed_everything: 1\n")
+    for args, words in (
+        (["--record", str(tmp_path)], "sessions.json is missing"),
+        (["--experiment", "nothing"], "there is no experiments/nothing.yaml"),
+        (["--table", "--trainer.max_epochs", "3"], "unknown: --trainer.max_epochs"),
+    ):
+        refused = call(tmp_path, *args)
+        assert refused.returncode
+        assert words in refused.stderr
