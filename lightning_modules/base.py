@@ -102,3 +102,19 @@ class Classifier(LightningModule):
     def weight_decay_of(self, name: str) -> float:
         """Decay of the convolution or linear weight called ``name``; an architecture may tell its parts apart."""
         return self.weight_decay
+
+
+def keras_defaults(net: nn.Module, batch_norm_momentum: float, batch_norm_eps: float) -> None:
+    """Give a network what Keras' layers start with (Glorot-uniform weights, zero biases), and set its BatchNorm.
+
+    Args:
+        net: the network.
+        batch_norm_momentum: weight of a new batch in the moving statistics; Keras has 0.01.
+        batch_norm_eps: added to the variance; Keras has 0.001.
+    """
+    for module in net.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            nn.init.xavier_uniform_(module.weight)
+            nn.init.zeros_(module.bias)
+        elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.momentum, module.eps = batch_norm_momentum, batch_norm_eps

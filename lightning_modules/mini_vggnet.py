@@ -4,7 +4,7 @@ import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import nn
 
-from lightning_modules.base import Classifier
+from lightning_modules.base import Classifier, keras_defaults
 
 
 def block(in_channels: int, channels: int, dropout: float) -> nn.Sequential:
@@ -65,9 +65,4 @@ class MiniVGGNet(Classifier):
             nn.Dropout(hidden_dropout),
             nn.Linear(512, num_classes),
         )
-        for module in self.net.modules():
-            if isinstance(module, (nn.Conv2d, nn.Linear)):  # Keras' defaults, as published
-                nn.init.xavier_uniform_(module.weight)
-                nn.init.zeros_(module.bias)
-            elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
-                module.momentum, module.eps = batch_norm_momentum, batch_norm_eps
+        keras_defaults(self.net, batch_norm_momentum, batch_norm_eps)
