@@ -199,7 +199,8 @@ class TorchvisionModel(Classifier):
         if not self.auxiliary:
             for name in [name for name in state if name.startswith(AUXILIARY_PARTS)]:
                 del state[name]
-        if classes := load_all_but_other_heads(self.net, state, weights):
+        classes = load_all_but_other_heads(self.net, state, weights)
+        if classes and self.global_rank == 0:
             logger.info(
                 f"{weights}: the head of {classes} classes is left out, that of {self.num_classes} starts from scratch"
             )
