@@ -210,7 +210,7 @@ class TorchvisionModel(Classifier):
         """Load pretrained weights; a checkpoint's would have been loaded by now."""
         self.load_pretrained()
 
-    # what is evaluated without a checkpoint, or fitted again, is never loaded twice
+    # without a checkpoint, an evaluation is one of the pretrained weights
     on_validation_start = on_test_start = on_predict_start = on_fit_start
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
