@@ -2,7 +2,9 @@
 
 from lightning_modules.base import Classifier
 from lightning_modules.cifar_resnet import CifarResNet
+from lightning_modules.googlenet import GoogLeNet
 from lightning_modules.mini_vggnet import MiniVGGNet
 from lightning_modules.resnet import ResNet
+from lightning_modules.torchvision_model import TorchvisionModel
 
-__all__ = ["CifarResNet", "Classifier", "MiniVGGNet", "ResNet"]
+__all__ = ["CifarResNet", "Classifier", "GoogLeNet", "MiniVGGNet", "ResNet", "TorchvisionModel"]

@@ -9,6 +9,8 @@ from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+DECAYED = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
+
 
 class Classifier(LightningModule):
     """An image classifier trained with cross-entropy.
@@ -20,12 +22,14 @@ class Classifier(LightningModule):
         num_classes: number of classes C; linked from the datamodule.
         image_size: height and width of the square input in pixels; linked from the datamodule.
         optimizer: maps parameter groups to an optimizer.
-        weight_decay: decay of convolution and linear weights, in the optimizer's own convention. Biases and
-            normalisation parameters are never decayed. A Keras ``l2(r)`` is ``weight_decay = 2 * r`` in SGD.
+        weight_decay: decay of convolution, linear and attention weights, in the optimizer's own convention. Biases,
+            normalisation parameters, tokens and position embeddings are never decayed. A Keras ``l2(r)`` is
+            ``weight_decay = 2 * r`` in SGD.
         label_smoothing: share of the target probability spread over all classes, 0 to 1.
     """
 
     net: nn.Module
+    auxiliary_weight: float = 0.0  # of each auxiliary classifier's loss, beside 1 for the network's own
 
     def __init__(
         self,
@@ -46,11 +50,18 @@ class Classifier(LightningModule):
         """Logits ``(B, C)`` of normalised images ``(B, 3, H, W)``."""
         return self.net(images)
 
+    def training_logits(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The network's logits ``(B, C)``, then those of its auxiliary classifiers, which only training has."""
+        return (self(images),)
+
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """``loss`` (a scalar), and ``logits`` and ``labels`` detached for callbacks to read."""
         images, labels = batch
-        logits = self(images)
+        logits, *auxiliary = self.training_logits(images)
         loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        for others in auxiliary:
+            auxiliary_loss = F.cross_entropy(others, labels, label_smoothing=self.label_smoothing)
+            loss = loss + self.auxiliary_weight * auxiliary_loss
         return {"loss": loss, "logits": logits.detach(), "labels": labels}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -95,12 +106,12 @@ class Classifier(LightningModule):
         groups: dict[float, list[nn.Parameter]] = defaultdict(list)
         for module_name, module in self.named_modules():
             for name, parameter in module.named_parameters(prefix=module_name, recurse=False):
-                decayed = isinstance(module, (nn.modules.conv._ConvNd, nn.Linear)) and name.endswith("weight")
+                decayed = isinstance(module, DECAYED) and name.endswith("weight")
                 groups[self.weight_decay_of(name) if decayed else 0.0].append(parameter)
         return self.optimizer([{"params": params, "weight_decay": decay} for decay, params in groups.items()])
 
     def weight_decay_of(self, name: str) -> float:
-        """Decay of the convolution or linear weight called ``name``; an architecture may tell its parts apart."""
+        """Decay of the convolution, linear or attention weight called ``name``; parts may have their own."""
         return self.weight_decay
 
 

@@ -13,12 +13,14 @@ from lightning_modules import Classifier
 
 RESNET = {"stages": [1, 2], "filters": [8, 16, 32]}
 ARCHITECTURES = [
-    pytest.param("MiniVGGNet", {}, id="MiniVGGNet"),
-    pytest.param("ResNet", RESNET, id="ResNet-cifar"),
-    pytest.param("ResNet", {**RESNET, "stem": "tiny_imagenet"}, id="ResNet-tiny_imagenet"),
-    pytest.param("CifarResNet", {"depth": 8}, id="CifarResNet"),
+    pytest.param("MiniVGGNet", {}, 16, id="MiniVGGNet"),
+    pytest.param("ResNet", RESNET, 16, id="ResNet-cifar"),
+    pytest.param("ResNet", {**RESNET, "stem": "tiny_imagenet"}, 16, id="ResNet-tiny_imagenet"),
+    pytest.param("CifarResNet", {"depth": 8}, 16, id="CifarResNet"),
+    pytest.param("GoogLeNet", {}, 32, id="GoogLeNet"),
+    pytest.param("TorchvisionModel", {"architecture": "shufflenet_v2_x0_5"}, 64, id="TorchvisionModel"),
 ]
-every_architecture = pytest.mark.parametrize(("name", "arguments"), ARCHITECTURES)
+every_architecture = pytest.mark.parametrize(("name", "arguments", "image_size"), ARCHITECTURES)
 
 
 class Tiny(Classifier):
@@ -36,9 +38,9 @@ def batch(size: int, num_classes: int, samples: int = 2) -> tuple[Tensor, Tensor
     return images, torch.randint(num_classes, (samples,), generator=generator)
 
 
-def build(name: str, arguments: dict, **more: object) -> Classifier:
+def build(name: str, arguments: dict, image_size: int, **more: object) -> Classifier:
     torch.manual_seed(0)
-    return getattr(lightning_modules, name)(num_classes=7, image_size=16, **arguments, **more)
+    return getattr(lightning_modules, name)(num_classes=7, image_size=image_size, **arguments, **more)
 
 
 def test_every_exported_architecture_is_tested_here():
@@ -47,9 +49,9 @@ def test_every_exported_architecture_is_tested_here():
 
 
 @every_architecture
-def test_logits_and_gradients(name, arguments):
-    model = build(name, arguments)
-    images, labels = batch(16, 7)
+def test_logits_and_gradients(name, arguments, image_size):
+    model = build(name, arguments, image_size)
+    images, labels = batch(image_size, 7)
     untouched = images.clone()
     outputs = model.training_step((images, labels), 0)
     assert outputs["logits"].shape == (2, 7)
@@ -63,12 +65,12 @@ def test_logits_and_gradients(name, arguments):
 
 
 @every_architecture
-def test_loaded_weights_give_the_same_logits(name, arguments, tmp_path: Path):
-    images, labels = batch(16, 7)
-    model = build(name, arguments)
+def test_loaded_weights_give_the_same_logits(name, arguments, image_size, tmp_path: Path):
+    images, labels = batch(image_size, 7)
+    model = build(name, arguments, image_size)
     model.training_step((images, labels), 0)  # moves the BatchNorm statistics
     torch.save(model.state_dict(), tmp_path / "weights.pt")
-    other = build(name, arguments)
+    other = build(name, arguments, image_size)
     for parameter in other.parameters():
         nn.init.normal_(parameter)
     model.eval(), other.eval()
@@ -78,8 +80,8 @@ def test_loaded_weights_give_the_same_logits(name, arguments, tmp_path: Path):
 
 
 @every_architecture
-def test_every_parameter_is_optimized_once_and_only_matrices_and_kernels_decay(name, arguments):
-    model = build(name, arguments, weight_decay=0.125)
+def test_every_parameter_is_optimized_once_and_only_matrices_and_kernels_decay(name, arguments, image_size):
+    model = build(name, arguments, image_size, weight_decay=0.125)
     groups = model.configure_optimizers().param_groups
     decay_of = {id(parameter): group["weight_decay"] for group in groups for parameter in group["params"]}
     assert len(decay_of) == sum(len(group["params"]) for group in groups)
@@ -89,15 +91,26 @@ def test_every_parameter_is_optimized_once_and_only_matrices_and_kernels_decay(n
 
 
 @every_architecture
-def test_built_from_yaml(name, arguments):
+def test_built_from_yaml(name, arguments, image_size):
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(Classifier, "model", subclass_mode=True)
     optimizer = {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.5, "momentum": 0.75}}
-    own = {"num_classes": 7, "image_size": 16, "optimizer": optimizer, "weight_decay": 0.25, "label_smoothing": 0.125}
+    own = {
+        "num_classes": 7,
+        "image_size": image_size,
+        "optimizer": optimizer,
+        "weight_decay": 0.25,
+        "label_smoothing": 0.125,
+    }
     config = {"class_path": f"lightning_modules.{name}", "init_args": {**arguments, **own}}
     model = parser.instantiate(parser.parse_object({"model": config})).model
     assert type(model).__name__ == name
-    assert (model.num_classes, model.image_size, model.weight_decay, model.label_smoothing) == (7, 16, 0.25, 0.125)
+    assert (model.num_classes, model.image_size, model.weight_decay, model.label_smoothing) == (
+        7,
+        image_size,
+        0.25,
+        0.125,
+    )
     groups = model.configure_optimizers().param_groups
     assert {(group["lr"], group["momentum"]) for group in groups} == {(0.5, 0.75)}
     assert 0.25 in {group["weight_decay"] for group in groups}
@@ -149,6 +162,43 @@ def test_label_smoothing_is_for_training_only():
     torch.testing.assert_close(model.training_step((images, labels), 0)["loss"], smooth)
     torch.testing.assert_close(model.validation_step((images, labels), 0)["loss"], plain)
     torch.testing.assert_close(model.test_step((images, labels), 0)["loss"], plain)
+
+
+class WithAuxiliary(Tiny):
+    """Two auxiliary classifiers: the logits once more, twofold and threefold."""
+
+    auxiliary_weight = 0.25
+
+    def training_logits(self, images: Tensor) -> tuple[Tensor, ...]:
+        logits = self(images)
+        return logits, 2 * logits, 3 * logits
+
+
+def test_auxiliary_classifiers_join_the_loss_of_training():
+    model = WithAuxiliary(label_smoothing=0.2)
+    images, labels = batch(6, 4, samples=3)
+    mixed = torch.tensor([[0.25, 0.75, 0, 0], [0, 0, 1, 0], [0.5, 0, 0, 0.5]])
+    logits = model(images)
+    for target, given in [(nn.functional.one_hot(labels, 4).float(), labels), (mixed, mixed)]:
+        smooth = 0.8 * target + 0.2 / 4
+        losses = [-(smooth * (n * logits).log_softmax(dim=1)).sum(dim=1).mean() for n in (1, 2, 3)]
+        step = model.training_step((images, given), 0)
+        torch.testing.assert_close(step["loss"], losses[0] + 0.25 * (losses[1] + losses[2]))
+        assert torch.equal(step["logits"], logits)
+        plain = -(target * logits.log_softmax(dim=1)).sum(dim=1).mean()
+        torch.testing.assert_close(model.validation_step((images, given), 0)["loss"], plain)
+
+
+def test_attention_decays_but_for_its_biases():
+    model = Tiny(weight_decay=0.5)
+    model.net = nn.MultiheadAttention(8, 2)
+    decays = {
+        name: group["weight_decay"]
+        for group in model.configure_optimizers().param_groups
+        for name, parameter in model.net.named_parameters()
+        if any(parameter is member for member in group["params"])
+    }
+    assert decays == {"in_proj_weight": 0.5, "in_proj_bias": 0.0, "out_proj.weight": 0.5, "out_proj.bias": 0.0}
 
 
 def test_mixed_labels():

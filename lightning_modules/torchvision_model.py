@@ -1,0 +1,219 @@
+"""Any of torchvision's classifiers by name, with its pretrained weights or without."""
+
+import difflib
+import logging
+from bisect import bisect_left
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.cli import OptimizerCallable
+from torch import Tensor, nn
+from torch.func import functional_call
+from torchvision import models
+
+from lightning_modules.base import Classifier
+
+logger = logging.getLogger("litvision")
+
+AUXILIARY_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}  # Szegedy et al., arXiv 1409.4842 and 1512.00567
+AUXILIARY_PARTS = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def multiple_of(architecture: str) -> int:
+    """What the image size must be a multiple of, in pixels: the patch, or a window after all strides."""
+    if architecture.startswith("vit_"):
+        return int(architecture.rsplit("_", 1)[1])
+    return 7 * 32 if architecture == "maxvit_t" else 1
+
+
+def network(architecture: str, num_classes: int, image_size: int, auxiliary: bool) -> nn.Module:
+    """The network with torchvision's initial weights."""
+    arguments: dict[str, Any] = {"num_classes": num_classes}
+    if architecture in AUXILIARY_WEIGHTS:
+        arguments |= {"aux_logits": auxiliary, "init_weights": True}
+    elif architecture.startswith("vit_"):
+        arguments["image_size"] = image_size
+    elif architecture == "maxvit_t":
+        arguments["input_size"] = (image_size, image_size)
+    return models.get_model(architecture, weights=None, **arguments)
+
+
+def takes(net: nn.Module, image_size: int) -> bool:
+    """Whether a forward pass works in training mode; it is tried on shapes alone, without memory or arithmetic."""
+    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    try:
+        functional_call(net, shapes, torch.empty(2, 3, image_size, image_size, device="meta"))
+    except (RuntimeError, ValueError):
+        return False
+    return True
+
+
+def heads(net: nn.Module) -> list[str]:
+    """Names of the layers that end in logits, those of auxiliary classifiers included."""
+    if isinstance(net, models.SqueezeNet):
+        return ["classifier.1"]
+    *_, last = (name for name, module in net.named_modules() if isinstance(module, nn.Linear))
+    return [last, "aux1.fc2", "aux2.fc2", "AuxLogits.fc"]
+
+
+def state_dict_of(file: Path) -> dict[str, Tensor]:
+    """The tensors of a file by name.
+
+    Raises:
+        ValueError: the file is damaged, or holds something else.
+    """
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise ValueError(
+            f"{file} is damaged, or holds more than weights ({str(error).splitlines()[0][:100]})"
+        ) from error
+    if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
+        raise ValueError(f"{file} holds no state dict: it must be what torch.save(network.state_dict(), file) writes")
+    return state
+
+
+def load_all_but_other_heads(net: nn.Module, state: dict[str, Tensor], origin: str) -> int | None:
+    """Load weights, but for heads of another number of classes, which is returned if there are any.
+
+    Raises:
+        ValueError: the weights are of another network; names the first that differ. Nothing is loaded.
+    """
+    own = net.state_dict()
+    other_heads, classes = set(), None
+    for name in (f"{head}.{kind}" for head in heads(net) for kind in ("weight", "bias")):
+        here, there = own.get(name), state.get(name)
+        if here is None or there is None or here.ndim != there.ndim:
+            continue
+        if here.shape[1:] == there.shape[1:] and len(here) != len(there):
+            classes = len(state.pop(name))
+            other_heads.add(name)
+    found, expected = ({name: tuple(tensor.shape) for name, tensor in each.items()} for each in (state, own))
+    differing = [
+        name
+        for name in (expected | found)
+        if found.get(name) != expected.get(name)
+        and name not in other_heads
+        and not (name.endswith("num_batches_tracked") and name in expected)  # files from before torch 0.4.1 lack it
+    ]
+    if differing:
+        first = ", ".join(
+            f"{name} is {found.get(name, 'missing')} there and {expected.get(name, 'missing')} here"
+            for name in differing[:3]
+        )
+        raise ValueError(f"{origin} holds another network than this one: {len(differing)} tensors differ, {first}")
+    net.load_state_dict(state, strict=False)
+    return classes
+
+
+class TorchvisionModel(Classifier):
+    """A network of ``torchvision.models`` whose head has C classes.
+
+    Pretrained weights are read when a fit, or an evaluation without a checkpoint, starts, and not where a checkpoint
+    takes their place: a finished run needs neither their file nor a network. Elsewhere, call ``load_pretrained``.
+
+    Pretrained weights expect the input they were trained with: pixels scaled to 0..1, less ImageNet's mean, over its
+    standard deviation; those of GoogLeNet and Inception pixels scaled to -1..1, since ``transform_input`` is off here.
+
+    Args:
+        num_classes: number of classes C.
+        image_size: height and width of the input in pixels. Vision transformers are built for this size.
+        architecture: name of a builder, like ``resnet50`` or ``vit_b_16``.
+        weights: ``DEFAULT`` or another of torchvision's names for the network's weights, like ``IMAGENET1K_V1``, which
+            are downloaded; or the path of a file with a state dict of the network. A head of another number of classes
+            is left out. None trains from scratch.
+        auxiliary: whether GoogLeNet and Inception train with their auxiliary classifiers, whose losses have a weight
+            of 0.3 and 0.4; evaluation never looks at them, and other networks have none.
+        optimizer: see ``Classifier``.
+        weight_decay: see ``Classifier``.
+        label_smoothing: see ``Classifier``.
+
+    Raises:
+        ValueError: there is no such network, or it cannot take the size.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_size: int,
+        architecture: str = "resnet18",
+        weights: str | None = None,
+        auxiliary: bool = True,
+        optimizer: OptimizerCallable = torch.optim.SGD,
+        weight_decay: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
+        known = models.list_models(module=models)
+        if architecture not in known:
+            near = difflib.get_close_matches(architecture, known, n=5, cutoff=0.5) or known
+            raise ValueError(f"torchvision has no classifier {architecture!r}; it has {', '.join(near)}.")
+        multiple = multiple_of(architecture)
+        if image_size < 1 or image_size % multiple:
+            raise ValueError(
+                f"{architecture} takes an image_size that is a positive multiple of {multiple}, not {image_size}."
+            )
+        self.architecture = architecture
+        self.auxiliary = auxiliary
+        self.auxiliary_weight = AUXILIARY_WEIGHTS.get(architecture, 0.0)
+        self.pretrained = weights  # None as soon as the network holds them, or others
+        self.net = network(architecture, num_classes, image_size, auxiliary)
+        if not takes(self.net, image_size):
+            smallest = bisect_left(range(512), True, lo=1, key=lambda size: takes(self.net, size))
+            remedy = "; with auxiliary: false less is enough" if auxiliary and architecture == "inception_v3" else ""
+            raise ValueError(f"{architecture} takes an image_size of at least {smallest}, not {image_size}{remedy}.")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of normalised images ``(B, 3, H, W)``."""
+        return self.training_logits(images)[0]
+
+    def training_logits(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Logits ``(B, C)``; in training mode then those of the auxiliary classifiers, if there are any."""
+        outputs = self.net(images)
+        return tuple(outputs) if isinstance(outputs, tuple) else (outputs,)
+
+    def load_pretrained(self) -> None:
+        """Load the weights that the constructor names, unless these or others were loaded before.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is damaged, or its weights are of another network.
+        """
+        if self.pretrained is None:
+            return
+        weights, names = self.pretrained, models.get_model_weights(self.architecture).__members__
+        if weights in names:
+            arguments = {"aux_logits": self.auxiliary} if self.architecture in AUXILIARY_WEIGHTS else {}
+            state = models.get_model(self.architecture, weights=names[weights], **arguments).state_dict()
+        elif Path(weights).is_file():
+            state = state_dict_of(Path(weights))
+        else:
+            raise FileNotFoundError(
+                f"{weights} is no file, nor one of torchvision's weights of {self.architecture}: {', '.join(names)}."
+            )
+        if not self.auxiliary:
+            for name in [name for name in state if name.startswith(AUXILIARY_PARTS)]:
+                del state[name]
+        classes = load_all_but_other_heads(self.net, state, weights)
+        if classes and self.global_rank == 0:
+            logger.info(
+                f"{weights}: the head of {classes} classes is left out, that of {self.num_classes} starts from scratch"
+            )
+        self.pretrained = None
+
+    def on_fit_start(self) -> None:
+        """Load pretrained weights; a checkpoint's would have been loaded by now."""
+        self.load_pretrained()
+
+    # without a checkpoint, an evaluation is one of the pretrained weights
+    on_validation_start = on_test_start = on_predict_start = on_fit_start
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a checkpoint's weights, which pretrained ones must not replace."""
+        self.pretrained = None
+        return super().load_state_dict(state_dict, strict, assign)
