@@ -25,6 +25,5 @@ class Compile(Callback):
         self.mode, self.dynamic = mode, dynamic
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compile what is called as ``self(images)``; nothing happens before the first batch."""
-        if pl_module._compiled_call_impl is None:
-            pl_module.compile(mode=self.mode, dynamic=self.dynamic)
+        """Compile ``pl_module.net``; nothing happens before the first batch."""
+        pl_module.net.compile(mode=self.mode, dynamic=self.dynamic)

@@ -1,10 +1,25 @@
 """Architectures, one a file, all of them a ``Classifier``."""
 
+from lightning_modules.alexnet import AlexNet
 from lightning_modules.base import Classifier
 from lightning_modules.cifar_resnet import CifarResNet
+from lightning_modules.cifar_vgg import CifarVGG
+from lightning_modules.deeper_googlenet import DeeperGoogLeNet
 from lightning_modules.googlenet import GoogLeNet
+from lightning_modules.mini_googlenet import MiniGoogLeNet
 from lightning_modules.mini_vggnet import MiniVGGNet
 from lightning_modules.resnet import ResNet
 from lightning_modules.torchvision_model import TorchvisionModel
 
-__all__ = ["CifarResNet", "Classifier", "GoogLeNet", "MiniVGGNet", "ResNet", "TorchvisionModel"]
+__all__ = [
+    "AlexNet",
+    "CifarResNet",
+    "CifarVGG",
+    "Classifier",
+    "DeeperGoogLeNet",
+    "GoogLeNet",
+    "MiniGoogLeNet",
+    "MiniVGGNet",
+    "ResNet",
+    "TorchvisionModel",
+]

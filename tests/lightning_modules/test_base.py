@@ -17,6 +17,10 @@ ARCHITECTURES = [
     pytest.param("ResNet", RESNET, 16, id="ResNet-cifar"),
     pytest.param("ResNet", {**RESNET, "stem": "tiny_imagenet"}, 16, id="ResNet-tiny_imagenet"),
     pytest.param("CifarResNet", {"depth": 8}, 16, id="CifarResNet"),
+    pytest.param("CifarVGG", {}, 32, id="CifarVGG"),
+    pytest.param("AlexNet", {}, 67, id="AlexNet"),
+    pytest.param("MiniGoogLeNet", {}, 16, id="MiniGoogLeNet"),
+    pytest.param("DeeperGoogLeNet", {}, 32, id="DeeperGoogLeNet"),
     pytest.param("GoogLeNet", {}, 32, id="GoogLeNet"),
     pytest.param("TorchvisionModel", {"architecture": "shufflenet_v2_x0_5"}, 64, id="TorchvisionModel"),
 ]
@@ -77,6 +81,38 @@ def test_loaded_weights_give_the_same_logits(name, arguments, image_size, tmp_pa
     assert not torch.allclose(other(images), model(images))
     other.load_state_dict(torch.load(tmp_path / "weights.pt", weights_only=True))
     assert torch.equal(other(images), model(images))
+
+
+@every_architecture
+def test_channels_last_gives_the_same_logits(name, arguments, image_size):
+    model = build(name, arguments, image_size).eval()
+    images, _ = batch(image_size, 7)
+    expected = model(images.contiguous())
+    model.to(memory_format=torch.channels_last)
+    torch.testing.assert_close(model(images), expected, atol=1e-4, rtol=1e-4)
+
+
+@every_architecture
+def test_bfloat16_is_near_float32(name, arguments, image_size):
+    model = build(name, arguments, image_size)
+    images, labels = batch(image_size, 7)
+    expected = model.eval()(images)
+    model.to(torch.bfloat16)
+    difference = model(images.bfloat16()).float() - expected
+    assert difference.norm() < 0.05 * expected.norm()
+    model.train().training_step((images.bfloat16(), labels), 0)["loss"].backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad.dtype == torch.bfloat16
+        assert parameter.grad.isfinite().all(), parameter_name
+
+
+@every_architecture
+def test_exported_for_any_batch_size(name, arguments, image_size):
+    model = build(name, arguments, image_size).eval()
+    images, _ = batch(image_size, 7)
+    program = torch.export.export(model, (images,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}})
+    more, _ = batch(image_size, 7, samples=3)
+    torch.testing.assert_close(program.module()(more), model(more))
 
 
 @every_architecture
