@@ -15,7 +15,11 @@ torch.set_num_threads(1)  # the networks are tiny: more threads only wait for ea
 
 @pytest.fixture(scope="session")
 def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder with 17flowers/jpg (all 1 360 files, tiny) and cifar-10-batches-py (60 pictures a batch)."""
+    """Small data sets in the folders of the official ones.
+
+    17flowers/jpg has all 1 360 files, cifar-10-batches-py 60 pictures a batch, dogs-vs-cats 60 of each,
+    tiny-imagenet-200 six classes with 60 training pictures and 2 of validation.
+    """
     folder, rng = tmp_path_factory.mktemp("raw"), np.random.default_rng(0)
     flowers, cifar = folder / "17flowers" / "jpg", folder / "cifar-10-batches-py"
     flowers.mkdir(parents=True)
@@ -27,6 +31,24 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for file in [f"data_batch_{number}" for number in range(1, 6)] + ["test_batch"]:
         batch = {b"data": rng.integers(0, 256, (60, 3072), np.uint8), b"labels": [i % 10 for i in range(60)]}
         (cifar / file).write_bytes(pickle.dumps(batch, protocol=4))
+    dogs = folder / "dogs-vs-cats" / "train"
+    dogs.mkdir(parents=True)
+    for number in range(120):
+        name, colour = ("cat", (255, number, 0)) if number % 2 else ("dog", (0, number, 255))
+        Image.new("RGB", (20, 14), colour).save(dogs / f"{name}.{number // 2}.jpg")
+    tiny, wnids = folder / "tiny-imagenet-200", [f"n{number:08d}" for number in range(6)]
+    (tiny / "val/images").mkdir(parents=True)
+    (tiny / "wnids.txt").write_text("\n".join(wnids))
+    (tiny / "words.txt").write_text("".join(f"{wnid}\tclass {wnid}\n" for wnid in wnids))
+    for label, wnid in enumerate(wnids):
+        images = tiny / "train" / wnid / "images"
+        images.mkdir(parents=True)
+        for number in range(60):
+            Image.new("RGB", (64, 64), (40 * label, 4 * number, 0)).save(images / f"{wnid}_{number}.JPEG")
+    annotations = [f"val_{number}.JPEG\t{wnids[number % 6]}\t0\t0\t62\t62\n" for number in range(12)]
+    (tiny / "val/val_annotations.txt").write_text("".join(annotations))
+    for number in range(12):
+        Image.new("RGB", (64, 64), (40 * (number % 6), 4 * number, 255)).save(tiny / f"val/images/val_{number}.JPEG")
     return folder
 
 

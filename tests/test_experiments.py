@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import main
+from tools import reproduce
 
 PROJECT = Path(main.__file__).parent
 EXPERIMENTS = sorted((PROJECT / "experiments").rglob("*.yaml"))
@@ -29,11 +30,13 @@ def test_layout(experiment: Path) -> None:
     assert 20 <= len(lines) <= 45
     header = [line for line in lines if line.startswith("#")]
     assert lines[: len(header)] == header
-    assert any("Published" in line for line in header)
+    published = [line for line in header if line.startswith("# Published") or "Published: " in line]
+    assert published
+    assert "none" in published[0] or all(reproduce.FIGURE.search(line) for line in published)
     assert any(f"fit --config experiments/{experiment.name}" in line for line in header)
     keys = [line.split(":")[0] for line in lines if line and not line.startswith((" ", "#"))]
     assert keys == ["seed_everything", "model", "data", "trainer"]
 
 
 def test_there_are_experiments() -> None:
-    assert len(EXPERIMENTS) >= 6
+    assert len(EXPERIMENTS) >= 27

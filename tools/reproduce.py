@@ -142,7 +142,8 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
     pictures = sum(record["samples"].values())
     if record["config"]["data"]["init_args"]["validate_on_test"]:
         pictures -= record["samples"]["val"]
-    short, few = record["epochs"] < planned, bool(official) and pictures < 0.99 * official
+    share = record["config"]["trainer"]["limit_train_batches"]
+    short, few = record["epochs"] < planned or share, bool(official) and pictures < 0.99 * official
 
     figure = FIGURE.search(quoted)
     on_validation = bool(figure) and figure[2] == "validation"
@@ -160,7 +161,7 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
         f"{100 * statistics.mean(run['metrics']['test/top5'] for run in runs):.2f} %"
         if "test/top5" in record["metrics"]
         else "",
-        f"**shortened: {record['epochs']} of {planned}**" if short else f"{planned}",
+        f"**shortened: {record['epochs']} of {planned}{f', of {share} batches' * bool(share)}**" if short else f"{planned}",
         f"**{pictures} of {official}**" if few else f"{pictures}",
         f"{statistics.median(run['images_per_second'] for run in runs):.0f}",
         f"{statistics.mean(run['seconds'] for run in runs) / 60:.0f} min",
