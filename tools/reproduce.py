@@ -153,6 +153,9 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
         deviation = statistics.stdev(values)
     else:
         deviation = (mean * (1 - mean) / (record["samples"]["val"] if on_validation else samples)) ** 0.5
+    epochs = f"{planned}"
+    if short:
+        epochs = f"**shortened: {record['epochs']} of {planned}{f', of {share} batches' * bool(share)}**"
     cells = [
         record["experiment"],
         quoted,
@@ -161,7 +164,7 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
         f"{100 * statistics.mean(run['metrics']['test/top5'] for run in runs):.2f} %"
         if "test/top5" in record["metrics"]
         else "",
-        f"**shortened: {record['epochs']} of {planned}{f', of {share} batches' * bool(share)}**" if short else f"{planned}",
+        epochs,
         f"**{pictures} of {official}**" if few else f"{pictures}",
         f"{statistics.median(run['images_per_second'] for run in runs):.0f}",
         f"{statistics.mean(run['seconds'] for run in runs) / 60:.0f} min",
