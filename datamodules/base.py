@@ -29,6 +29,7 @@ from datamodules.loader import Batch, BatchLoader
 from datamodules.memory import free_memory
 from datamodules.normalization import Kind, Normalization
 from datamodules.pack import Samples, fingerprint, pack
+from datamodules.resident import RowsOnly, copied
 from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys
 from datamodules.shards import FORMAT_VERSION, MANIFEST, Manifest, ShardDataset, remedy, verify
 
@@ -62,6 +63,7 @@ class ImageDataModule(LightningDataModule):
         batch_augment: augmentation of whole training batches, after the transforms.
         shuffle: order of the training rows: ``full``, a permutation of all; ``blocks``, one shard or a few at a time,
             for a set that memory cannot hold; ``auto``, blocks where the rows take more than half the free memory.
+        resident: keep the stored pictures on the GPU, for a set that fits its memory; a CPU reads them where they are.
         num_workers: loader processes; by default none without transforms, else one a core, four at most. Without
             processes, threads make the batches.
     """
@@ -96,6 +98,7 @@ class ImageDataModule(LightningDataModule):
         transforms: list[Transform] | None = None,
         batch_augment: BatchAugment | None = None,
         shuffle: Literal["auto", "full", "blocks"] = "auto",
+        resident: bool = False,
         num_workers: int | None = None,
     ) -> None:
         super().__init__()
@@ -108,6 +111,8 @@ class ImageDataModule(LightningDataModule):
                 raise ValueError(f"{name} is {fraction}; it must lie between 0 and 1")
         if not 1 <= jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality is {jpeg_quality}; it must lie between 1 and 100")
+        if resident and transforms:
+            raise ValueError("resident pictures are on the GPU, where transforms cannot be applied; take batch_augment")
         self.root, self.source = Path(root), Path(source) if source else None
         self.image_size = image_size or self.default_image_size
         self.val_fraction, self.test_fraction, self.validate_on_test = val_fraction, test_fraction, validate_on_test
@@ -119,8 +124,10 @@ class ImageDataModule(LightningDataModule):
         self.transforms = transforms or []
         self.batch_augment = batch_augment
         self.shuffle = shuffle
+        self.resident = resident
         self.num_workers = min(4, os.cpu_count() or 1) * bool(self.transforms) if num_workers is None else num_workers
         self.splits: dict[str, ShardDataset] = {}
+        self._on_device: dict[str, tuple[Tensor, Tensor]] = {}
 
     def read(self, raw: Path) -> dict[str, Samples]:
         """Samples of the official splits: ``train`` alone, or with ``val`` and ``test``; ``raw`` is their folder."""
@@ -226,7 +233,7 @@ class ImageDataModule(LightningDataModule):
         pictures = AugmentedPictures(train, self.transforms, run_seed()) if self.transforms else train
         size = transformed_size(self.transforms, self.image_size)
         if not self._on_cpu:
-            batches = Batches(pictures, size, pinned=self._pinned)
+            batches = RowsOnly(len(train)) if self.resident else Batches(pictures, size, pinned=self._pinned)
         elif augment:
             matrices = partial(augment.matrices, run_seed(), size=size)
             normalize = None if augment.changes_colours else self._loaders_normalization
@@ -251,6 +258,8 @@ class ImageDataModule(LightningDataModule):
         """Augment and normalise on the device, into the module's precision; loaders may have done a part of it."""
         images, labels, keys = batch
         augment = self.batch_augment if self.trainer.training else None
+        if images.dtype == torch.int64:  # rows of pictures that are on the device
+            images, labels = (tensor[images] for tensor in self._resident_split(images.device))
         if images.dtype == torch.uint8:
             if augment and images.device.type != "cpu":
                 matrices = augment.matrices(run_seed(), keys, images.shape[1])
@@ -264,6 +273,14 @@ class ImageDataModule(LightningDataModule):
             images, labels = augment.erase_and_mix(images, labels, run_seed(), keys, self.num_classes)
         return images, labels
 
+    def _resident_split(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Pictures and labels of the split in use, copied to the device when they are first needed."""
+        validating = not self.trainer.training and (self.trainer.validating or self.trainer.sanity_checking)
+        split = "train" if self.trainer.training else "val" if validating else "test"
+        if split not in self._on_device:
+            self._on_device[split] = copied(self.splits[split], device)
+        return self._on_device[split]
+
     def _warp(self, images: Tensor, matrices: np.ndarray, border: Border) -> Tensor:
         matrices = torch.from_numpy(matrices).to(images.device, non_blocking=True)
         return warp_on_device(images, matrices.expand(len(images), 2, 3), self.input_size, border)
@@ -275,7 +292,9 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"{world_size} processes cannot share the {len(pictures)} samples of the {split} split")
         rows = EveryRowOnce(len(pictures), batch_size, self.trainer.global_rank, world_size)
         if not self._on_cpu:
-            batches = Batches(pictures, self.image_size, pinned=self._pinned)
+            batches = (
+                RowsOnly(len(pictures)) if self.resident else Batches(pictures, self.image_size, pinned=self._pinned)
+            )
         elif self.input_size != self.image_size:
             matrices = partial(_resized, resize_matrix(self.image_size, self.input_size))
             batches = Batches(pictures, self.input_size, matrices, normalization=self._loaders_normalization)

@@ -207,3 +207,36 @@ def test_bfloat16_is_computed_in_float32_first(shards: Path) -> None:
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     expected = normalize(images, torch.float32).bfloat16()
     assert torch.equal(normalize(images, torch.bfloat16), expected)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"batch_augment": BatchAugment(erasing=0.5, mixup=0.2)}])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resident_pictures_are_the_same(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, workers: int, arguments: dict[str, object]
+) -> None:
+    monkeypatch.setattr(Digits, "_on_cpu", False)
+    monkeypatch.setattr(Digits, "_pinned", False)
+    fetched, resident = (
+        digits(shards, resident=resident, num_workers=workers, **arguments) for resident in (False, True)
+    )
+    for epoch in (0, 1):
+        for one, other in zip(epoch_of(fetched, epoch), epoch_of(resident, epoch), strict=True):
+            assert torch.equal(one, other)
+    for stage in ("val", "test"):
+        batches = []
+        for data in (fetched, resident):
+            data.trainer.training, data.trainer.validating, data.trainer.sanity_checking = False, stage == "val", False
+            loader = getattr(data, f"{stage}_dataloader")()
+            batches.append([data.on_after_batch_transfer(batch, 0) for batch in loader])
+        assert len(batches[0]) == len(batches[1])
+        for pair in zip(*batches, strict=True):
+            for one, other in zip(*pair, strict=True):
+                assert torch.equal(one, other)
+    assert {split: len(images) for split, (images, _) in resident._on_device.items()} == {
+        split: len(dataset) for split, dataset in resident.splits.items()
+    }
+
+
+def test_resident_pictures_have_no_transforms() -> None:
+    with pytest.raises(ValueError, match="take batch_augment"):
+        Digits(resident=True, transforms=FLIP_AND_TURN)
