@@ -21,7 +21,7 @@ lint: .venv/installed-dev ## check style and formatting
 	$(BIN)/ruff format --check .
 
 bench: .venv/installed ## measure what training costs beside a bare PyTorch loop
-	$(BIN)/python benchmarks/fit_overhead.py
+	$(BIN)/python benchmarks/step.py
 
 clean: ## remove the environment; packed data and runs stay
 	rm -rf .venv

@@ -155,6 +155,24 @@ def test_built_from_yaml(name, arguments, image_size):
         parser.parse_object({"model": config})
 
 
+@pytest.mark.parametrize("name", ["SGD", "Adagrad", "Adadelta", "RMSprop", "Adam", "NAdam", "AdamW"])
+def test_optimizers_of_the_field_from_yaml(name):
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(Classifier, "model", subclass_mode=True)
+    optimizer = {"class_path": f"torch.optim.{name}", "init_args": {"lr": 0.01}}
+    own = {"num_classes": 4, "image_size": 8, "optimizer": optimizer, "weight_decay": 0.01}
+    config = {"class_path": "lightning_modules.MiniVGGNet", "init_args": own}
+    model = parser.instantiate(parser.parse_object({"model": config})).model
+    optimizer = model.configure_optimizers()
+    assert type(optimizer).__name__ == name
+    before = {key: weights.clone() for key, weights in model.named_parameters()}
+    model.training_step(batch(8, 4), 0)["loss"].backward()
+    optimizer.step()
+    for key, weights in model.named_parameters():
+        assert weights.isfinite().all(), key
+        assert not torch.equal(weights, before[key]), key
+
+
 def test_one_step_of_sgd_is_that_of_the_keras_l2():
     r, rate = 0.03, 0.5
     torch.manual_seed(0)
