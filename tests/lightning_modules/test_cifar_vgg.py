@@ -76,5 +76,5 @@ def test_initial_weights_are_he_normal() -> None:
 
 @pytest.mark.parametrize("image_size", [0, 16, 48])
 def test_impossible_sizes(image_size: int) -> None:
-    with pytest.raises(ValueError, match=f"multiple of 32, not {image_size}"):
+    with pytest.raises(ValueError, match=f"positive multiple of 32, not {image_size}"):
         CifarVGG(10, image_size)

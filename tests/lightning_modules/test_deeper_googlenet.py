@@ -92,5 +92,5 @@ def test_keras_settings() -> None:
 
 @pytest.mark.parametrize("image_size", [-16, 0, 8, 72])
 def test_impossible_sizes(image_size: int) -> None:
-    with pytest.raises(ValueError, match=f"multiple of 16, not {image_size}"):
+    with pytest.raises(ValueError, match=f"positive multiple of 16, not {image_size}"):
         DeeperGoogLeNet(10, image_size)
