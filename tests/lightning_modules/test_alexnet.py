@@ -65,6 +65,22 @@ def test_dropout_rates() -> None:
     assert rates == [[0.25] * 3 + [0.5] * 2, [0.1] * 3 + [0.2] * 2]
 
 
+def test_dropout_follows_each_pool_and_each_hidden_layer() -> None:
+    with torch.device("meta"):
+        model = AlexNet(5, 67)
+    kinds = [type(module) for module in model.net.modules() if not list(module.children())]
+    convolution = [nn.Conv2d, nn.ReLU, nn.BatchNorm2d]
+    pool, hidden = [nn.MaxPool2d, nn.Dropout], [nn.Linear, nn.ReLU, nn.BatchNorm1d, nn.Dropout]
+    assert kinds == [
+        *[*convolution, *pool] * 2,
+        *convolution * 3,
+        *pool,
+        nn.Flatten,
+        *hidden * 2,
+        nn.Linear,
+    ]
+
+
 def test_keras_settings() -> None:
     torch.manual_seed(0)
     model = AlexNet(10, 67, batch_norm_momentum=0.01, batch_norm_eps=0.001)
@@ -82,3 +98,10 @@ def test_keras_settings() -> None:
 def test_impossible_sizes(image_size: int) -> None:
     with pytest.raises(ValueError, match=f"at least 67, not {image_size}"):
         AlexNet(10, image_size)
+
+
+def test_smallest_size() -> None:
+    model = AlexNet(3, 67)
+    assert model(torch.randn(2, 3, 67, 67)).isfinite().all()
+    with pytest.raises(RuntimeError, match="too small"):
+        model(torch.randn(2, 3, 66, 66))

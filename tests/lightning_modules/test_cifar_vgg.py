@@ -41,6 +41,18 @@ def test_dropout_rates() -> None:
     assert rates == [rate for _, block in BLOCKS for rate in block if rate] + [0.5, 0.5]
 
 
+def test_dropout_follows_the_relu_but_in_the_last_layer_of_a_block() -> None:
+    with torch.device("meta"):
+        model = CifarVGG(10, 32)
+    expected: list[type[nn.Module]] = []
+    for _, rates in BLOCKS:
+        for rate in rates:
+            expected += [nn.Conv2d, nn.BatchNorm2d, nn.ReLU] + [nn.Dropout] * bool(rate)
+        expected.append(nn.MaxPool2d)
+    expected += [nn.Flatten, nn.Dropout, nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout, nn.Linear, nn.Linear]
+    assert [type(module) for module in model.net.modules() if not list(module.children())] == expected
+
+
 def test_order_of_the_layers() -> None:
     model = CifarVGG(5, 32)
     for module in model.modules():
@@ -76,5 +88,5 @@ def test_initial_weights_are_he_normal() -> None:
 
 @pytest.mark.parametrize("image_size", [0, 16, 48])
 def test_impossible_sizes(image_size: int) -> None:
-    with pytest.raises(ValueError, match=f"multiple of 32, not {image_size}"):
+    with pytest.raises(ValueError, match=f"positive multiple of 32, not {image_size}"):
         CifarVGG(10, image_size)

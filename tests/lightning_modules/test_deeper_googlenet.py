@@ -82,15 +82,56 @@ def test_inception() -> None:
     torch.testing.assert_close(module(x), torch.cat(branches, dim=1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("inception_4", [True, False])
+def test_network(inception_4: bool) -> None:
+    """Each module in its place: several have the same size, and only their branches differ."""
+    model = DeeperGoogLeNet(5, 32, inception_4, dropout=0).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    rest = iter(model.parameters())
+
+    def conv_norm_relu(x: torch.Tensor, channels: int, kernel: int) -> torch.Tensor:
+        weight, bias = next(rest), next(rest)
+        assert weight.shape == (channels, x.shape[1], kernel, kernel)
+        x = F.conv2d(x, weight, bias, padding=kernel // 2)
+        return F.batch_norm(x, None, None, next(rest), next(rest), training=True).relu()
+
+    def halved(x: torch.Tensor) -> torch.Tensor:
+        return F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-math.inf), 3, 2)
+
+    images = torch.randn(3, 3, 32, 32, dtype=torch.float64)
+    x = halved(conv_norm_relu(images, 64, 5))
+    x = halved(conv_norm_relu(conv_norm_relu(x, 64, 1), 192, 3))
+    for name, (ones, reduce3, threes, reduce5, fives, projection, out) in TABLE.items():
+        if name.startswith("4") and not inception_4:
+            continue
+        branches = [conv_norm_relu(x, ones, 1)]
+        branches.append(conv_norm_relu(conv_norm_relu(x, reduce3, 1), threes, 3))
+        branches.append(conv_norm_relu(conv_norm_relu(x, reduce5, 1), fives, 5))
+        branches.append(conv_norm_relu(F.max_pool2d(x, 3, 1, padding=1), projection, 1))
+        x = torch.cat(branches, dim=1)
+        assert x.shape[1] == out
+        x = halved(x) if name in ("3b", "4e") else x
+    expected = F.linear(x.mean(dim=(2, 3)), next(rest), next(rest))
+    assert next(rest, None) is None
+    torch.testing.assert_close(model(images), expected)
+
+
 def test_keras_settings() -> None:
+    torch.manual_seed(0)
     model = DeeperGoogLeNet(10, 64, batch_norm_momentum=0.01, batch_norm_eps=0.001)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {(norm.momentum, norm.eps) for norm in norms} == {(0.01, 0.001)}
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.4]
-    assert not any(module.bias.any() for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            area = module.weight[0, 0].numel()
+            bound = math.sqrt(6 / (area * (module.weight.shape[0] + module.weight.shape[1])))
+            assert 0.95 * bound < module.weight.abs().max() <= bound
+            assert not module.bias.any()
 
 
 @pytest.mark.parametrize("image_size", [-16, 0, 8, 72])
 def test_impossible_sizes(image_size: int) -> None:
-    with pytest.raises(ValueError, match=f"multiple of 16, not {image_size}"):
+    with pytest.raises(ValueError, match=f"positive multiple of 16, not {image_size}"):
         DeeperGoogLeNet(10, image_size)

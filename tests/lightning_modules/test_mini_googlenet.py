@@ -1,5 +1,7 @@
 """MiniGoogLeNet against figure 3 of its paper."""
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -61,15 +63,55 @@ def test_modules() -> None:
         torch.testing.assert_close(module(x), torch.cat(branches, dim=1))
 
 
+def test_network() -> None:
+    """Each module in its place: several have the same size, and only their branches differ."""
+    model = MiniGoogLeNet(5, 15, dropout=0).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    rest = iter(model.parameters())
+
+    def conv_norm_relu(x: torch.Tensor, channels: int, kernel: int, stride: int = 1, padding: int = 0) -> torch.Tensor:
+        weight, bias = next(rest), next(rest)
+        assert weight.shape == (channels, x.shape[1], kernel, kernel)
+        x = F.conv2d(x, weight, bias, stride, padding)
+        return F.batch_norm(x, None, None, next(rest), next(rest), training=True).relu()
+
+    images = torch.randn(3, 3, 15, 15, dtype=torch.float64)
+    x = conv_norm_relu(images, 96, 3, padding=1)
+    for in_channels, (*ones, threes) in MODULES:
+        assert x.shape[1] == in_channels
+        if ones:
+            branches = [conv_norm_relu(x, ones[0], 1), conv_norm_relu(x, threes, 3, padding=1)]
+        else:
+            branches = [conv_norm_relu(x, threes, 3, stride=2), F.max_pool2d(x, 3, 2)]
+        x = torch.cat(branches, dim=1)
+    expected = F.linear(x.mean(dim=(2, 3)), next(rest), next(rest))
+    assert next(rest, None) is None
+    torch.testing.assert_close(model(images), expected)
+
+
 def test_keras_settings() -> None:
+    torch.manual_seed(0)
     model = MiniGoogLeNet(10, 32, dropout=0.3, batch_norm_momentum=0.01, batch_norm_eps=0.001)
     norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
     assert {(norm.momentum, norm.eps) for norm in norms} == {(0.01, 0.001)}
     assert [module.p for module in model.modules() if isinstance(module, nn.Dropout)] == [0.3]
-    assert not any(module.bias.any() for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear)))
+    for module in model.modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            area = module.weight[0, 0].numel()
+            bound = math.sqrt(6 / (area * (module.weight.shape[0] + module.weight.shape[1])))
+            assert 0.95 * bound < module.weight.abs().max() <= bound
+            assert not module.bias.any()
 
 
 @pytest.mark.parametrize("image_size", [0, 6])
 def test_impossible_sizes(image_size: int) -> None:
     with pytest.raises(ValueError, match=f"at least 7, not {image_size}"):
         MiniGoogLeNet(10, image_size)
+
+
+def test_smallest_size() -> None:
+    model = MiniGoogLeNet(3, 7)
+    assert model(torch.randn(2, 3, 7, 7)).isfinite().all()
+    with pytest.raises(RuntimeError, match="greater than actual input size"):
+        model(torch.randn(2, 3, 6, 6))
