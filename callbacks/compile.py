@@ -23,7 +23,10 @@ class Compile(Callback):
         dynamic: bool | None = None,
     ) -> None:
         self.mode, self.dynamic = mode, dynamic
+        self._compiled = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compile ``pl_module.net``; nothing happens before the first batch."""
-        pl_module.net.compile(mode=self.mode, dynamic=self.dynamic)
+        """Compile ``pl_module.net``, once; nothing happens before the first batch."""
+        if not self._compiled:
+            pl_module.net.compile(mode=self.mode, dynamic=self.dynamic)
+            self._compiled = True

@@ -57,7 +57,7 @@ class DeeperGoogLeNet(Classifier):
     Args:
         num_classes: number of classes C.
         image_size: height and width of the input in pixels, a multiple of 16; the published network has 64.
-        inception_4: whether the modules 4a to 4e are there; the first published runs leave them out.
+        inception_4: whether the modules 4a to 4e are there; the first published runs leave them out, not their pools.
         dropout: rate before the classifier, 0 to 1.
         batch_norm_momentum: weight of a new batch in the moving statistics; the published runs have Keras' 0.01.
         batch_norm_eps: added to the variance; Keras has 0.001.
@@ -88,7 +88,7 @@ class DeeperGoogLeNet(Classifier):
             )
         layers: list[nn.Module] = [conv(3, 64, 5), pool(), conv(64, 64, 1), conv(64, 192, 3), pool()]
         channels = 192
-        for stage in (INCEPTION_3, INCEPTION_4) if inception_4 else (INCEPTION_3,):
+        for stage in (INCEPTION_3, INCEPTION_4 if inception_4 else ()):
             for widths in stage:
                 layers.append(Inception(channels, *widths))
                 channels = layers[-1].channels
