@@ -307,13 +307,16 @@ def main() -> None:
     print(f"Median (range) of {ROUNDS} windows a side, taken in turns. Precision {arguments.precision}.")
     print("On: loss and top-1, top-5 of every step, progress bar, log, history and plot, best and last checkpoint.\n")
     with tempfile.TemporaryDirectory() as root:
-        with redirect_stdout(sys.stderr):
-            lines = networks_table([cases[name] for name in arguments.networks], root, arguments.precision)
-        print("\n".join(lines))
+        if arguments.networks:
+            with redirect_stdout(sys.stderr):
+                lines = networks_table([cases[name] for name in arguments.networks], root, arguments.precision)
+            print("\n".join(lines), flush=True)
         chosen = [switches[name] for name in arguments.switches if name in switches]
         if chosen:
+            case = cases[arguments.switched]
+            case = case if GPU else replace(case, steps=12)  # most CPUs are very slow in 16 bits
             with redirect_stdout(sys.stderr):
-                lines = switches_table(cases[arguments.switched], chosen, root)
+                lines = switches_table(case, chosen, root)
             print("\n## Speed switches\n\n" + "\n".join(lines))
 
 

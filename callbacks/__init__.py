@@ -20,6 +20,7 @@ from callbacks.step_schedule import StepSchedule
 from callbacks.step_seed import StepSeed
 from callbacks.top_k_accuracy import TopKAccuracy
 from callbacks.training_monitor import TrainingMonitor
+from callbacks.unfreeze import Unfreeze
 
 __all__ = [
     "EMA",
@@ -42,6 +43,7 @@ __all__ = [
     "StepSeed",
     "TopKAccuracy",
     "TrainingMonitor",
+    "Unfreeze",
     "WholeCheckpointIO",
     "with_those_of_every_run",
 ]

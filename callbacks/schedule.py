@@ -34,4 +34,4 @@ class Schedule(Callback):
             # the groups' own values may come from a checkpoint; only the defaults are what the user configured
             rate = self.rate(optimizer.defaults["lr"], finished, self.total)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("rate_factor", 1.0)

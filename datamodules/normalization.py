@@ -10,22 +10,31 @@ from torch import Tensor
 
 from datamodules.shards import Manifest
 
-Kind = Literal["unit", "channel_mean", "mean_image", "standardize"]
+Kind = Literal["unit", "channel_mean", "mean_image", "standardize", "imagenet", "symmetric"]
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # as torchvision's weights expect
 
 
 class Normalization:
-    """An affine map ``(x - shift) * scale`` of each pixel, with the statistics of the training split.
+    """An affine map ``(x - shift) * scale`` of each pixel, with the statistics of the training split or of ImageNet.
 
     - ``unit``: x / 255
     - ``channel_mean``: x - mean of the channel, on the 0..255 scale
     - ``mean_image``: x - mean image, on the 0..255 scale
     - ``standardize``: (x - mean of the channel) / standard deviation of the channel
+    - ``imagenet``: the same with ImageNet's figures, for weights that were trained on it
+    - ``symmetric``: x / 127.5 - 1, for torchvision's weights of GoogLeNet and Inception
     """
 
     def __init__(self, kind: Kind, folder: Path, manifest: Manifest) -> None:
         self.shift, self.scale = torch.zeros(1, 3, 1, 1), torch.ones(1, 3, 1, 1)
         if kind == "unit":
             self.scale /= 255
+        elif kind == "symmetric":
+            self.shift, self.scale = self.shift + 127.5, self.scale / 127.5
+        elif kind == "imagenet":
+            self.shift = 255 * torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+            self.scale /= 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
         elif kind == "mean_image":
             with h5py.File(folder / manifest.statistics.file, "r", locking=False) as file:
                 self.shift = _channels_last(np.asarray(file["mean_image"])[None])

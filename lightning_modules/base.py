@@ -102,17 +102,29 @@ class Classifier(LightningModule):
             group.update({name: value for name, value in configured.items() if name != "params"})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One parameter group for each distinct weight decay."""
-        groups: dict[float, list[nn.Parameter]] = defaultdict(list)
+        """One parameter group for each distinct weight decay and factor of the learning rate."""
+        groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
         for module_name, module in self.named_modules():
             for name, parameter in module.named_parameters(prefix=module_name, recurse=False):
                 decayed = isinstance(module, DECAYED) and name.endswith("weight")
-                groups[self.weight_decay_of(name) if decayed else 0.0].append(parameter)
-        return self.optimizer([{"params": params, "weight_decay": decay} for decay, params in groups.items()])
+                groups[self.weight_decay_of(name) if decayed else 0.0, self.rate_factor_of(name)].append(parameter)
+        optimizer = self.optimizer(
+            [
+                {"params": parameters, "weight_decay": decay, "rate_factor": factor}
+                for (decay, factor), parameters in groups.items()
+            ]
+        )
+        for group in optimizer.param_groups:
+            group["lr"] *= group["rate_factor"]
+        return optimizer
 
     def weight_decay_of(self, name: str) -> float:
         """Decay of the convolution, linear or attention weight called ``name``; parts may have their own."""
         return self.weight_decay
+
+    def rate_factor_of(self, name: str) -> float:
+        """What the learning rate of the parameter called ``name`` is multiplied by; parts may have their own."""
+        return 1.0
 
 
 def keras_defaults(net: nn.Module, batch_norm_momentum: float, batch_norm_eps: float) -> None:

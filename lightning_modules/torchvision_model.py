@@ -126,7 +126,7 @@ class TorchvisionModel(Classifier):
         architecture: name of a builder, like ``resnet50`` or ``vit_b_16``.
         weights: ``DEFAULT`` or another of torchvision's names for the network's weights, like ``IMAGENET1K_V1``, which
             are downloaded; or the path of a file with a state dict of the network. A head of another number of classes
-            is left out. None trains from scratch.
+            is left out. None, or an empty word, trains from scratch.
         auxiliary: whether GoogLeNet and Inception train with their auxiliary classifiers, whose losses have a weight
             of 0.3 and 0.4; evaluation never looks at them, and other networks have none.
         optimizer: see ``Classifier``.
@@ -161,7 +161,7 @@ class TorchvisionModel(Classifier):
         self.architecture = architecture
         self.auxiliary = auxiliary
         self.auxiliary_weight = AUXILIARY_WEIGHTS.get(architecture, 0.0)
-        self.pretrained = weights  # None as soon as the network holds them, or others
+        self.pretrained = weights or None  # None as soon as the network holds them, or others
         self.net = network(architecture, num_classes, image_size, auxiliary)
         if not takes(self.net, image_size):
             smallest = bisect_left(range(512), True, lo=1, key=lambda size: takes(self.net, size))

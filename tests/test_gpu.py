@@ -25,7 +25,7 @@ def test_digits_are_learned(precision: str, shards: Path, tmp_path: Path, monkey
     assert metrics["test/top1"] > 0.97
 
 
-@pytest.mark.parametrize("kind", ["unit", "channel_mean", "mean_image", "standardize"])
+@pytest.mark.parametrize("kind", ["unit", "channel_mean", "mean_image", "standardize", "imagenet", "symmetric"])
 def test_normalisation(kind: str, shards: Path) -> None:
     folder = Digits(root=str(shards)).folder
     normalize = Normalization(kind, folder, Manifest.load(folder))

@@ -180,7 +180,7 @@ def test_transforms_that_leave_different_sizes_are_refused(shards: Path) -> None
         dataset.__getitems__(list(range(8)))
 
 
-@pytest.mark.parametrize("kind", ["unit", "channel_mean", "mean_image", "standardize"])
+@pytest.mark.parametrize("kind", ["unit", "channel_mean", "mean_image", "standardize", "imagenet", "symmetric"])
 def test_normalisation_equals_its_formula(shards: Path, kind: str) -> None:
     data = digits(shards, normalization=kind, num_workers=1)
     train = data.splits["train"].__getitems__(list(range(len(data.splits["train"]))))[0].numpy().astype(np.float64)
@@ -191,6 +191,8 @@ def test_normalisation_equals_its_formula(shards: Path, kind: str) -> None:
         "channel_mean": x - train.mean(axis=(0, 1, 2)),
         "mean_image": x - train.mean(axis=0),
         "standardize": (x - train.mean(axis=(0, 1, 2))) / train.std(axis=(0, 1, 2)),
+        "imagenet": (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225],
+        "symmetric": x / 255 * 2 - 1,
     }[kind]
     kept = images.clone()
     found, _ = data.on_after_batch_transfer((images, labels, rows), 0)

@@ -1,0 +1,120 @@
+"""A trained network's body under a new head (Donahue et al. 2014, arXiv 1310.1531; Yosinski et al. 2014, 1411.1792)."""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning.cli import OptimizerCallable
+from torch import nn
+from torch.func import functional_call
+
+from lightning_modules.base import Classifier
+
+
+def body_of(net: nn.Module) -> nn.Module:
+    """The same layers, with the same weights, up to the feature map or vector that the network's head classifies.
+
+    Of a chain of layers that is what comes before it is flattened; of another network, all but the last of its direct
+    children, the one with the last linear layer.
+    """
+    if isinstance(net, nn.Sequential):
+        flatten = next(i for i, layer in enumerate(net) if isinstance(layer, nn.Flatten))
+        return net[:flatten]
+    body = copy.copy(net)
+    body._modules = dict(net._modules)
+    *_, head = (name for name, child in net.named_children() if any(isinstance(m, nn.Linear) for m in child.modules()))
+    setattr(body, head, nn.Identity())
+    return body
+
+
+def features_of(body: nn.Module, image_size: int) -> int:
+    """How many values a picture becomes; found by a pass on shapes alone."""
+    tensors = {**dict(body.named_parameters()), **dict(body.named_buffers())}
+    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
+    return functional_call(body, shapes, torch.empty(2, 3, image_size, image_size, device="meta")).flatten(1).shape[1]
+
+
+class FineTuner(Classifier):
+    """``net.body`` and ``net.head``: flatten, a hidden layer with ReLU and dropout, a linear classifier.
+
+    What trains when is the business of ``callbacks.Unfreeze``. The backbone's weights are read when a new fit starts; a
+    finished run does not need them any more.
+
+    Args:
+        num_classes: number of classes C.
+        image_size: height and width of the input in pixels.
+        backbone: the network whose body is taken, as it was trained: with its own number of classes. Pretrained weights
+            of torchvision are named in its ``weights``.
+        weights: checkpoint of the backbone, if it is one of this project's networks.
+        hidden: units of the hidden layer.
+        dropout: rate after the hidden layer, 0 to 1.
+        rate_factors: what the learning rate is multiplied by in parts of the network, by the beginning of their names:
+            ``{net.body: 0.1, net.body.layer4: 0.3}``; the longest beginning counts.
+        optimizer: see ``Classifier``.
+        weight_decay: see ``Classifier``.
+        label_smoothing: see ``Classifier``.
+
+    Raises:
+        ValueError: a factor is negative.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        image_size: int,
+        backbone: Classifier,
+        weights: str | None = None,
+        hidden: int = 256,
+        dropout: float = 0.5,
+        rate_factors: dict[str, float] | None = None,
+        optimizer: OptimizerCallable = torch.optim.SGD,
+        weight_decay: float = 0.0,
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
+        for name, factor in (rate_factors or {}).items():
+            if factor < 0:
+                raise ValueError(f"the rate factor of {name} is {factor}; it must not be negative")
+        self.weights, self.rate_factors = weights, rate_factors or {}
+        self._backbone = [backbone]  # in a list its head is no part of this network; empty once it is of no use
+        body = body_of(backbone.net)
+        head = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(features_of(body, image_size), hidden),
+            nn.ReLU(inplace=True),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, num_classes),
+        )
+        self.net = nn.Sequential(OrderedDict(body=body, head=head))
+
+    def on_fit_start(self) -> None:
+        """Load the backbone's weights; a checkpoint's would have been loaded by now.
+
+        Raises:
+            FileNotFoundError: there is no such checkpoint.
+            ValueError: it holds another network than the backbone.
+        """
+        if not self._backbone:
+            return
+        (backbone,) = self._backbone
+        backbone.on_fit_start()
+        if self.weights:
+            if not Path(self.weights).is_file():
+                raise FileNotFoundError(f"{self.weights} is no file; weights names a checkpoint of the backbone")
+            checkpoint = torch.load(self.weights, map_location="cpu", weights_only=True)
+            Classifier.on_load_checkpoint(backbone, checkpoint)  # refuses other networks
+            backbone.load_state_dict(checkpoint["state_dict"])
+        self._backbone.clear()
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load a checkpoint's weights, which the backbone's must not replace."""
+        self._backbone.clear()
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def rate_factor_of(self, name: str) -> float:
+        """The factor of the longest beginning of the parameter's name."""
+        beginnings = [each for each in self.rate_factors if f"{name}.".startswith(f"{each}.")]
+        return self.rate_factors[max(beginnings, key=len)] if beginnings else 1.0

@@ -1,0 +1,135 @@
+"""A body with its trained weights under a new head."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from pytorch_lightning import Trainer, seed_everything
+from torch import nn
+from torchvision import models
+
+from callbacks import WholeCheckpointIO
+from datamodules import Digits
+from lightning_modules import CifarResNet, Classifier, FineTuner, MiniVGGNet, ResNet, TorchvisionModel
+
+
+@pytest.mark.parametrize(
+    ("architecture", "values"), [("vgg16", 25_088), ("resnet50", 2_048), ("efficientnet_b0", 1_280), ("vit_b_32", 768)]
+)
+def test_torchvision_bodies(architecture: str, values: int) -> None:
+    with torch.device("meta"):
+        backbone = TorchvisionModel(1000, 224, architecture)
+        model = FineTuner(17, 224, backbone)
+        assert model(torch.empty(2, 3, 224, 224)).shape == (2, 17)
+    _, hidden, relu, dropout, last = model.net.head
+    assert (hidden.in_features, hidden.out_features) == (values, 256)
+    assert (last.in_features, last.out_features) == (256, 17)
+    assert isinstance(relu, nn.ReLU)
+    assert dropout.p == 0.5
+    names = {name.split(".")[1] for name, _ in model.named_parameters()}
+    assert names == {"body", "head"}
+    head = values * 256 + 256 + 256 * 17 + 17
+    old = {"vgg16": models.vgg16, "resnet50": models.resnet50}.get(architecture)
+    if old:
+        with torch.device("meta"):
+            net = old()
+        whole = sum(p.numel() for p in net.parameters())
+        removed = sum(p.numel() for p in getattr(net, "classifier" if architecture == "vgg16" else "fc").parameters())
+        assert sum(p.numel() for p in model.parameters()) == whole - removed + head
+
+
+@pytest.mark.parametrize(
+    "backbone",
+    [MiniVGGNet(5, 16), CifarResNet(5, 16, 8), ResNet(5, 16, [1, 1], [8, 16, 32])],
+    ids=lambda b: type(b).__name__,
+)
+def test_bodies_of_our_networks(backbone: Classifier) -> None:
+    model, images = FineTuner(7, 16, backbone, hidden=11).eval(), torch.randn(2, 3, 16, 16)
+    backbone.eval()
+    seen = {}
+    flatten = next(module for module in backbone.modules() if isinstance(module, nn.Flatten))
+    flatten.register_forward_hook(lambda _module, _inputs, out: seen.update(features=out))
+    backbone(images)
+    hidden, last = model.net.head[1], model.net.head[4]
+    expected = last(hidden(seen["features"]).relu())
+    torch.testing.assert_close(model(images), expected)
+    assert model(images).shape == (2, 7)
+
+
+def fit(folder: Path, shards: Path, model: Classifier, ckpt_path: str | None = None, epochs: int = 1) -> Trainer:
+    seed_everything(1, verbose=False)
+    trainer = Trainer(
+        max_epochs=epochs,
+        limit_train_batches=1,
+        limit_val_batches=1,
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        plugins=[WholeCheckpointIO()],
+    )
+    trainer.fit(model, datamodule=Digits(root=str(shards), image_size=16, batch_size=32), ckpt_path=ckpt_path)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return trainer
+
+
+def sgd(groups: object) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, lr=0.0)  # nothing moves, but for running statistics
+
+
+def test_weights_are_those_of_the_checkpoint_and_read_once(tmp_path: Path, shards: Path) -> None:
+    trained = MiniVGGNet(10, 16, optimizer=sgd)
+    fit(tmp_path, shards, trained)
+    file = (tmp_path / "last.ckpt").rename(tmp_path / "backbone.ckpt")
+
+    def fine_tuner() -> FineTuner:
+        return FineTuner(10, 16, MiniVGGNet(10, 16), weights=str(file), optimizer=sgd)
+
+    trainer = fit(tmp_path, shards, fine_tuner())
+    kernels = [name for name, weights in trained.named_parameters() if weights.ndim == 4]
+    assert len(kernels) == 4
+    for name in kernels:
+        ours = trainer.lightning_module.get_parameter(name.replace("net.", "net.body.", 1))
+        assert torch.equal(ours, trained.get_parameter(name)), name
+
+    file.unlink()  # what follows has checkpoints of its own
+    checkpoint = str((tmp_path / "last.ckpt").rename(tmp_path / "tuned.ckpt"))
+    fit(tmp_path, shards, fine_tuner(), ckpt_path=checkpoint, epochs=2)
+    trainer.test(fine_tuner(), datamodule=trainer.datamodule, ckpt_path=checkpoint, verbose=False)
+    with pytest.raises(FileNotFoundError, match="backbone.ckpt is no file"):
+        fit(tmp_path, shards, fine_tuner())
+
+
+def test_torchvision_weights_from_a_file(tmp_path: Path, shards: Path) -> None:
+    net = models.shufflenet_v2_x0_5(num_classes=1000)
+    torch.save(net.state_dict(), tmp_path / "weights.pth")
+    backbone = TorchvisionModel(1000, 16, "shufflenet_v2_x0_5", weights=str(tmp_path / "weights.pth"))
+    trainer = fit(tmp_path, shards, FineTuner(10, 16, backbone, optimizer=sgd))
+    assert torch.equal(trainer.lightning_module.net.body.conv5[0].weight, net.conv5[0].weight)
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, shards: Path) -> None:
+    fit(tmp_path, shards, MiniVGGNet(10, 16, optimizer=sgd))
+    model = FineTuner(10, 16, CifarResNet(10, 16, 8), weights=str(tmp_path / "last.ckpt"))
+    with pytest.raises(ValueError, match="holds another network than this CifarResNet"):
+        fit(tmp_path, shards, model)
+
+
+def test_rates_of_parts() -> None:
+    factors = {"net.body": 0.1, "net.body.1": 0.5, "net.head": 2.0}
+    model = FineTuner(
+        7, 16, MiniVGGNet(5, 16), rate_factors=factors, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.2)
+    )
+    rate_of = {
+        id(parameter): group["lr"]
+        for group in model.configure_optimizers().param_groups
+        for parameter in group["params"]
+    }
+    for name, parameter in model.named_parameters():
+        factor = 2.0 if name.startswith("net.head") else 0.5 if name.startswith("net.body.1.") else 0.1
+        assert rate_of[id(parameter)] == pytest.approx(0.2 * factor), name
+    with pytest.raises(ValueError, match="rate factor of net.body is -1"):
+        FineTuner(7, 16, MiniVGGNet(5, 16), rate_factors={"net.body": -1})

@@ -1,0 +1,91 @@
+"""What a network is made of: index, name, kind, output shape, parameters of each layer, and whether it trains.
+
+python tools/inspect_model.py experiments/EXPERIMENT.yaml [flags of main.py]
+python tools/inspect_model.py --run FOLDER
+
+Layers are those without parts of their own, in the order in which a picture passes them. A name can be given to
+callbacks.Unfreeze, and its beginning names a block.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from callbacks import Unfreeze, run_folder
+from cli import CLI, experiment
+from lightning_modules import Classifier
+from messages import message, quieten
+
+
+def layers_of(model: Classifier) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
+    """Name, module and output shape, without the batch, of each layer in the order of use; found on shapes alone."""
+    found: list[tuple[str, nn.Module, tuple[int, ...]]] = []
+
+    def note(name: str, module: nn.Module, output: Tensor) -> None:
+        found.append((name, module, tuple(output.shape[1:])))
+
+    model = model.to("meta").eval()
+    for name, module in model.named_modules():
+        if not list(module.children()):
+            module.register_forward_hook(lambda module, _inputs, output, name=name: note(name, module, output))
+    with torch.no_grad():
+        model(torch.empty(1, 3, model.image_size, model.image_size, device="meta"))
+    return found
+
+
+def frozen_names(cli: CLI) -> set[str]:
+    """Parameters that do not train in the first epoch."""
+    for callback in cli.trainer.callbacks:
+        if isinstance(callback, Unfreeze):
+            callback.on_fit_start(cli.trainer, cli.model)
+    return {name for name, parameter in cli.model.named_parameters() if not parameter.requires_grad}
+
+
+def table_of(cli: CLI) -> Table:
+    """A row for each layer, and the sums."""
+    frozen = frozen_names(cli)
+    total = sum(parameter.numel() for parameter in cli.model.parameters())
+    training = total - sum(p.numel() for name, p in cli.model.named_parameters() if name in frozen)
+    title = f"{type(cli.model).__name__}: {total:,} parameters, {training:,} of them train".replace(",", " ")
+    table = Table("", "name", "kind", "output", "parameters", "", title=title)
+    for index, (name, module, shape) in enumerate(layers_of(cli.model)):
+        own = [f"{name}.{each}" for each, _ in module.named_parameters()]
+        count = sum(parameter.numel() for parameter in module.parameters())
+        state = "" if not own else "frozen" if set(own) <= frozen else "trains"
+        size = f"{count:,}".replace(",", " ") if count else ""
+        table.add_row(str(index), name, type(module).__name__, "x".join(map(str, shape)), size, state)
+    for column in (0, 4):
+        table.columns[column].justify = "right"
+    return table
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("config", nargs="?", type=Path, metavar="EXPERIMENT.yaml")
+    parser.add_argument("--run", type=Path, metavar="FOLDER", help="of a run")
+    arguments, flags = parser.parse_known_args()
+    if (arguments.config is None) == (arguments.run is None):
+        parser.error("give an experiment's YAML file, or a run's folder with --run")
+    quieten()
+    try:
+        config = arguments.config or run_folder.config_of(arguments.run)
+        with tempfile.TemporaryDirectory() as folder:
+            table = table_of(experiment(config, flags, Path(folder)))
+    except Exception as error:
+        sys.exit(message(error))
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+
+
+if __name__ == "__main__":
+    main()
