@@ -50,8 +50,8 @@ class CLI(LightningCLI):
     def instantiate_trainer(self) -> Trainer:
         """A trainer that writes into the run's folder, with the callbacks of every run."""
         config = (self.config[self.subcommand] if self.subcommand else self.config).clone()
-        if self.subcommand:
-            config.ckpt_path = None
+        for name in ("ckpt_path", "weights_only"):  # of a command, not of the run
+            config.pop(name, None)
         text = self._parser(self.subcommand).dump(config, skip_none=False)
         settings = self._get(self.config_init, "trainer")
         return super().instantiate_trainer(

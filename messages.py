@@ -73,7 +73,9 @@ def _remedy(text: str) -> str:
     """Names that were probably meant, for an option or a class that is not there."""
     if found := re.search(r"Option '([\w.]+)' is not accepted", text):
         owners = re.findall(r"class_path[ =]'([\w.]+)'", text[: found.start()] + text[found.end() :].partition("\n")[0])
-        wanted, known = found[1], list(inspect.signature(resolve_name(owners[-1])).parameters)
+        wanted, known = found[1], ["seed_everything", "model", "data", "trainer"]
+        if owners:
+            known = list(inspect.signature(resolve_name(owners[-1])).parameters)
     elif found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
         wanted, known = found[2], [name for name in vars(resolve_name(found[1])) if name[0].isupper()]
     else:

@@ -12,6 +12,7 @@ from callbacks.finite_loss import FiniteLoss
 from callbacks.inverse_time_decay import InverseTimeDecay
 from callbacks.mean_loss import MeanLoss
 from callbacks.poly_decay import PolyDecay
+from callbacks.prediction_store import PredictionStore
 from callbacks.prediction_table import PredictionTable
 from callbacks.provenance import Provenance
 from callbacks.run_folder import RunFolder
@@ -35,6 +36,7 @@ __all__ = [
     "LastCheckpoint",
     "MeanLoss",
     "PolyDecay",
+    "PredictionStore",
     "PredictionTable",
     "Provenance",
     "RunFolder",

@@ -9,6 +9,7 @@ from callbacks.class_report import ClassReport
 from callbacks.epoch_means import EpochMeans
 from callbacks.finite_loss import FiniteLoss
 from callbacks.mean_loss import MeanLoss
+from callbacks.prediction_store import PredictionStore
 from callbacks.prediction_table import PredictionTable
 from callbacks.provenance import Provenance
 from callbacks.run_folder import RunFolder
@@ -25,7 +26,7 @@ def with_those_of_every_run(chosen: Sequence[Callback], config: str, command: st
         command: the command line.
     """
     always = [RunFolder(config, command), Provenance(command), StepSeed(), FiniteLoss()]
-    always += [MeanLoss(), TopKAccuracy(), TrainingMonitor(), ClassReport(), PredictionTable()]
+    always += [MeanLoss(), TopKAccuracy(), TrainingMonitor(), ClassReport(), PredictionStore(), PredictionTable()]
     always += [BestCheckpoint(), LastCheckpoint()]
     added = [callback for callback in always if not any(isinstance(own, type(callback)) for own in chosen)]
     # Means are logged before the callbacks that read them.

@@ -49,18 +49,23 @@ def frozen_names(cli: CLI) -> set[str]:
     return {name for name, parameter in cli.model.named_parameters() if not parameter.requires_grad}
 
 
+def grouped(number: int) -> str:
+    """With a space between thousands."""
+    return f"{number:,}".replace(",", " ")
+
+
 def table_of(cli: CLI) -> Table:
     """A row for each layer, and the sums."""
     frozen = frozen_names(cli)
     total = sum(parameter.numel() for parameter in cli.model.parameters())
     training = total - sum(p.numel() for name, p in cli.model.named_parameters() if name in frozen)
-    title = f"{type(cli.model).__name__}: {total:,} parameters, {training:,} of them train".replace(",", " ")
+    title = f"{type(cli.model).__name__}: {grouped(total)} parameters, {grouped(training)} of them train"
     table = Table("", "name", "kind", "output", "parameters", "", title=title)
     for index, (name, module, shape) in enumerate(layers_of(cli.model)):
         own = [f"{name}.{each}" for each, _ in module.named_parameters()]
         count = sum(parameter.numel() for parameter in module.parameters())
         state = "" if not own else "frozen" if set(own) <= frozen else "trains"
-        size = f"{count:,}".replace(",", " ") if count else ""
+        size = grouped(count) if count else ""
         table.add_row(str(index), name, type(module).__name__, "x".join(map(str, shape)), size, state)
     for column in (0, 4):
         table.columns[column].justify = "right"

@@ -41,9 +41,8 @@ def test_layers_shapes_parameters_and_what_is_frozen(tmp_path: Path) -> None:
     body = sum(convolutions) + 2 * (32 + 32 + 64 + 64)
     hidden, last = 64 * 4 * 4 * 12 + 12, 12 * 10 + 10
     title, *lines = done.stdout.strip().splitlines()
-    assert title.strip() == f"FineTuner: {body + hidden + last:,} parameters, {hidden + last:,} of them train".replace(
-        ",", " "
-    )
+    total, training = (f"{n:,}".replace(",", " ") for n in (body + hidden + last, hidden + last))
+    assert title.strip() == f"FineTuner: {total} parameters, {training} of them train"
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
     by_name = {row[1]: row for row in rows}
     assert [row[0] for row in rows] == [str(number) for number in range(len(rows))]

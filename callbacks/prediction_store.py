@@ -1,0 +1,100 @@
+"""What a test's network said of each picture, kept so that nothing has to be run again to look at it."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, distributed
+
+PROBABILITIES = "report/probabilities.h5"  # in a run's folder
+
+
+@dataclass
+class Predictions:
+    """A test's probabilities, float32 ``(N, C)``, and the rows of the stored split and labels they belong to, ``(N,)``.
+
+    ``split`` is the checksum of the pictures: predictions of the same ones can be compared row by row.
+    """
+
+    probabilities: np.ndarray
+    rows: np.ndarray
+    labels: np.ndarray
+    names: list[str]
+    split: str
+
+    def save(self, path: Path) -> None:
+        """Write the file, under a temporary name first."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(path.name + ".partial")
+        with h5py.File(partial, "w") as file:
+            file["probabilities"], file["rows"], file["labels"] = self.probabilities, self.rows, self.labels
+            file["label_names"] = np.array(self.names, h5py.string_dtype())
+            file.attrs["split"] = self.split
+        os.replace(partial, path)
+
+    @classmethod
+    def load(cls, run: Path) -> "Predictions":
+        """Those of a run's last test.
+
+        Raises:
+            FileNotFoundError: the run was not tested.
+            ValueError: the file is damaged.
+        """
+        path = run / PROBABILITIES
+        if not path.is_file():
+            raise FileNotFoundError(f"{run} has no {PROBABILITIES}; main.py test --run {run} writes it")
+        try:
+            with h5py.File(path, "r", locking=False) as file:
+                arrays = (file[name][()] for name in ("probabilities", "rows", "labels"))
+                return cls(*arrays, file["label_names"].asstr()[()].tolist(), str(file.attrs["split"]))
+        except (OSError, KeyError) as error:
+            raise ValueError(f"{path} is damaged ({error}); main.py test --run {run} writes it anew") from error
+
+
+class PredictionStore(Callback):
+    """Writes the ``Predictions`` of each test to ``<run>/report/probabilities.h5``, in the stored order of the split.
+
+    Probabilities stay on the device until the test is over, so no step waits for it.
+    """
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin from nothing, and learn which rows each batch holds."""
+        self._probabilities: list[Tensor] = []
+        self._labels: list[Tensor] = []
+        self._rows = list(getattr(trainer.test_dataloaders, "batch_sampler", None) or [])
+
+    def on_test_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: dict[str, Tensor],
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Keep the batch."""
+        self._probabilities.append(outputs["logits"].float().softmax(dim=1))
+        self._labels.append(outputs["labels"])
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Bring the processes' pictures together, and write them."""
+        if not hasattr(trainer.datamodule, "checksum_of"):  # a bare loader: nothing says what its rows are
+            return
+        rows = np.concatenate([np.asarray(batch, np.int64) for batch in self._rows[: len(self._labels)]])
+        mine = torch.cat(self._probabilities).cpu().numpy(), rows, torch.cat(self._labels).cpu().numpy()
+        del self._probabilities, self._labels
+        parts = [mine]
+        if trainer.world_size > 1:
+            parts = [mine for _ in range(trainer.world_size)]
+            distributed.all_gather_object(parts, mine)
+        if trainer.is_global_zero:
+            probabilities, rows, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+            order, data = np.argsort(rows), trainer.datamodule
+            arrays = probabilities[order], rows[order], labels[order]
+            found = Predictions(*arrays, list(data.classes), data.checksum_of("test"))
+            found.save(Path(trainer.default_root_dir) / PROBABILITIES)

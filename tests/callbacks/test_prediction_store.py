@@ -1,0 +1,85 @@
+"""What a test writes down about each picture."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Trainer, seed_everything
+from torch import nn
+
+from callbacks import with_those_of_every_run
+from callbacks.prediction_store import PROBABILITIES, Predictions
+from datamodules import Digits
+from lightning_modules import Classifier
+
+
+class Linear(Classifier):
+    """A linear classifier of small pictures."""
+
+    def __init__(self) -> None:
+        super().__init__(10, 8)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+
+
+def evaluate(folder: Path, shards: Path, **flags: int) -> tuple[Trainer, Linear]:
+    seed_everything(3, verbose=False)
+    model, data = Linear(), Digits(root=str(shards), image_size=8, batch_size=64)
+    trainer = Trainer(
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        enable_progress_bar=False,
+        use_distributed_sampler=False,
+        callbacks=with_those_of_every_run([], "", ""),
+        **flags,
+    )
+    trainer.test(model, datamodule=data, verbose=False)
+    return trainer, model
+
+
+def test_probabilities_are_those_of_the_stored_rows(tmp_path: Path, shards: Path) -> None:
+    trainer, model = evaluate(tmp_path, shards)
+    found, data = Predictions.load(tmp_path), trainer.datamodule
+    images, labels = data.splits["test"].__getitems__(range(450))
+    with torch.no_grad():
+        expected = model(data._normalize(images, torch.float32)).softmax(dim=1)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    assert found.probabilities.dtype == np.float32
+    assert found.rows.tolist() == list(range(450))
+    assert found.labels.tolist() == labels.tolist()
+    assert found.names == list(data.classes)
+    assert found.split == data.checksum_of("test") != data.checksum_of("val")
+    accuracy = (found.probabilities.argmax(axis=1) == found.labels).mean()
+    assert accuracy == pytest.approx(trainer.callback_metrics["test/top1"].item())
+    assert [path.name for path in (tmp_path / "report").glob("prob*")] == ["probabilities.h5"]
+
+
+def test_the_same_pictures_have_the_same_checksum(tmp_path: Path, shards: Path) -> None:
+    sets = [Digits(root=str(tmp_path), image_size=8), Digits(root=str(tmp_path), image_size=8, validate_on_test=True)]
+    sets.append(Digits(root=str(tmp_path), image_size=8, split_seed=1))
+    for data in sets:
+        data.prepare_data()
+    checksums = [data.checksum_of("test") for data in sets]
+    assert checksums[0] == checksums[1] != checksums[2]
+    assert sets[0].checksum_of("train") != sets[1].checksum_of("train")
+
+
+def test_a_part_of_the_split(tmp_path: Path, shards: Path) -> None:
+    evaluate(tmp_path, shards, limit_test_batches=2)
+    assert Predictions.load(tmp_path).rows.tolist() == list(range(128))
+
+
+def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"main.py test --run .* writes it"):
+        Predictions.load(tmp_path)
+    path = tmp_path / PROBABILITIES
+    path.parent.mkdir()
+    path.write_bytes(b"no file")
+    with pytest.raises(ValueError, match="is damaged"):
+        Predictions.load(tmp_path)
+    with h5py.File(path, "w") as file:
+        file["rows"] = np.arange(3)
+    with pytest.raises(ValueError, match="is damaged"):
+        Predictions.load(tmp_path)

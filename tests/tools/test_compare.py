@@ -1,0 +1,85 @@
+"""Two tested runs side by side."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.stats import chi2
+
+import main
+from callbacks.prediction_store import PROBABILITIES, Predictions
+from tools import compare
+
+PROJECT = Path(main.__file__).parent
+CONFIG = (
+    "seed_everything: {seed}\nmodel: {{class_path: lightning_modules.MiniVGGNet}}\n"
+    "data: {{class_path: datamodules.Digits, init_args: {{root: {root}}}}}\ntrainer: {{max_epochs: 1}}\n"
+)
+
+
+def run(folder: Path, shards: Path, seed: int, right: int, split: str = "one") -> Path:
+    """A run whose network is right on the first pictures."""
+    (folder / "report").mkdir(parents=True)
+    (folder / "config.yaml").write_text(CONFIG.format(seed=seed, root=shards))
+    labels = np.arange(60) % 10
+    said = np.where(np.arange(60) < right, labels, (labels + 1) % 10)
+    names = [str(digit) for digit in range(10)]
+    Predictions(np.eye(10, dtype=np.float32)[said], np.arange(60), labels, names, split).save(folder / PROBABILITIES)
+    return folder
+
+
+def call(*args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / "tools/compare.py"), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_settings_classes_verdict_and_pictures(tmp_path: Path, shards: Path) -> None:
+    runs = run(tmp_path / "a", shards, 1, right=30), run(tmp_path / "b", shards, 2, right=45)
+    done = call(*runs, "--pictures", tmp_path / "flipped.png")
+    assert done.returncode == 0, done.stderr
+    assert "seed_everything" in done.stdout
+    assert "max_epochs" not in done.stdout
+    assert "A 50.00 %, B 75.00 % of 60 pictures; only A is right on 0, only B on 15: p = 6.1e-05" in done.stdout
+    assert "15 of 15 pictures that flipped" in done.stdout
+    pixels = np.asarray(Image.open(tmp_path / "flipped.png").convert("L"))
+    assert pixels.shape[1] == 1200
+    assert len(np.unique(pixels)) > 20
+
+
+def test_the_p_value_tends_to_the_chi_squared_one() -> None:
+    one = np.repeat([True, True, False, False], [700, 120, 160, 20])
+    other = np.repeat([True, False, True, False], [700, 120, 160, 20])
+    expected = chi2.sf((160 - 120 - 1) ** 2 / (160 + 120), 1)  # with Edwards' correction
+    p = float(compare.verdict(one, other).split("p = ")[1].split(",")[0])
+    assert p == pytest.approx(expected, rel=0.02)
+    assert compare.verdict(one, one).endswith("p = 1, chance explains the difference")
+
+
+def test_nested_settings() -> None:
+    one = {"a": {"b": 1, "c": [1]}, "d": 2}
+    other = {"a": {"b": 1, "c": [2]}, "e": None, "f": 3}
+    assert list(compare.differences(one, other)) == [("a.c", [1], [2]), ("d", 2, None), ("f", None, 3)]
+
+
+def test_what_is_not_finite_is_wrong() -> None:
+    probabilities = np.array([[np.nan, 1.0], [0.0, 1.0]], np.float32)
+    assert compare.right(Predictions(probabilities, np.arange(2), np.array([0, 1]), ["x", "y"], "s")).tolist() == [
+        False,
+        True,
+    ]
+
+
+def test_runs_that_cannot_be_compared(tmp_path: Path, shards: Path) -> None:
+    one = run(tmp_path / "a", shards, 1, right=30)
+    other = run(tmp_path / "b", shards, 1, right=30, split="two")
+    for runs, words in (
+        ((one, other), "and .*b on 60 others; runs can be compared"),
+        ((one, tmp_path), "has no report/prob"),
+    ):
+        refused = call(*runs)
+        assert refused.returncode == 1
+        assert re.search(words, refused.stderr)

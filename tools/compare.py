@@ -1,0 +1,137 @@
+"""What differs between two tested runs: settings, accuracy and whether chance explains it, classes, single pictures.
+
+python tools/compare.py RUN_A RUN_B [--pictures FILE.png]
+
+The test is McNemar's, exact: of the pictures that one run gets right and the other wrong, each run would get half if
+they were equally good (McNemar 1947; Dietterich 1998, section 3.1). Both must have been tested on the same pictures.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from scipy.stats import binomtest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from callbacks import run_folder
+from callbacks.prediction_store import Predictions
+from cli import experiment
+from messages import message, quieten
+
+SHOWN = 24  # pictures
+
+
+def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """Settings that two configurations do not share: name, and value in each; None where it is missing."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        for key in [*one, *(key for key in other if key not in one)]:
+            yield from differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
+    elif one != other:
+        yield name, one, other
+
+
+def both(run_a: Path, run_b: Path) -> tuple[Predictions, Predictions]:
+    """Predictions of the pictures that both runs were tested on.
+
+    Raises:
+        ValueError: they were tested on different splits.
+    """
+    one, other = Predictions.load(run_a), Predictions.load(run_b)
+    if one.split != other.split or not np.array_equal(one.rows, other.rows):
+        raise ValueError(
+            f"{run_a} was tested on {len(one.rows)} pictures and {run_b} on {len(other.rows)} others; runs can be "
+            "compared that were tested on the same"
+        )
+    return one, other
+
+
+def right(predictions: Predictions) -> np.ndarray:
+    """Which pictures the network names correctly, bool ``(N,)``."""
+    finite = np.isfinite(predictions.probabilities).all(axis=1)
+    return (predictions.probabilities.argmax(axis=1) == predictions.labels) & finite
+
+
+def verdict(one: np.ndarray, other: np.ndarray) -> str:
+    """How the accuracies differ, and how probable so great a difference is by chance."""
+    only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
+    p = binomtest(only_one, only_one + only_other).pvalue if only_one + only_other else 1.0
+    better = "the difference is more than chance" if p < 0.05 else "chance explains the difference"
+    return (
+        f"A {100 * one.mean():.2f} %, B {100 * other.mean():.2f} % of {len(one)} pictures; only A is right on "
+        f"{only_one}, only B on {only_other}: p = {p:.3g}, {better}"
+    )
+
+
+def table_of_classes(one: np.ndarray, other: np.ndarray, predictions: Predictions) -> Table:
+    """Share of each class that is named correctly, by what B gains."""
+    rows = []
+    for label, name in enumerate(predictions.names):
+        mine = predictions.labels == label
+        if mine.any():
+            rows.append((other[mine].mean() - one[mine].mean(), name, one[mine].mean(), other[mine].mean(), mine.sum()))
+    rows.sort(key=lambda row: -row[0])
+    table = Table("class", "A %", "B %", "B - A", "pictures", title="Classes")
+    for gain, name, a, b, count in rows if len(rows) <= 20 else [*rows[:5], *rows[-5:]]:
+        table.add_row(name, f"{100 * a:.1f}", f"{100 * b:.1f}", f"{100 * gain:+.1f}", str(count))
+    return table
+
+
+def draw_flipped(run: Path, one: Predictions, other: Predictions, flipped: np.ndarray, path: Path) -> None:
+    """The pictures that one run gets right and the other wrong, those first of which a run is surest."""
+    sureness = np.maximum(one.probabilities.max(axis=1), other.probabilities.max(axis=1))
+    chosen = flipped[np.argsort(-sureness[flipped])][:SHOWN]
+    data = experiment(run_folder.config_of(run), [], run).datamodule
+    data.prepare_data()
+    data.setup("test")
+    images, _ = data.splits["test"].__getitems__(one.rows[chosen])
+    rows = -(-len(chosen) // 6)
+    figure = Figure(figsize=(12, 2.6 * rows), dpi=100, layout="compressed")
+    for axes, image, place in zip(figure.subplots(rows, 6, squeeze=False).flat, images, chosen, strict=False):
+        said = [names.names[names.probabilities[place].argmax()] for names in (one, other)]
+        axes.imshow(image.numpy(), interpolation="nearest")
+        axes.set_title(f"{one.names[one.labels[place]]}\nA: {said[0]}\nB: {said[1]}", fontsize=8)
+    for axes in figure.axes:
+        axes.set_axis_off()
+    figure.savefig(path)
+
+
+def main() -> None:
+    """Print what differs."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folder of a tested run")
+    parser.add_argument("--pictures", type=Path, metavar="FILE.png", help="draw the pictures that flipped")
+    arguments = parser.parse_args()
+    quieten()
+    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    try:
+        run_a, run_b = arguments.runs
+        one, other = both(run_a, run_b)
+        configs = (yaml.safe_load(run_folder.config_of(run).read_text(encoding="utf-8")) for run in (run_a, run_b))
+        settings = Table("setting", "A", "B", title="Settings that differ")
+        for name, a, b in differences(*configs):
+            settings.add_row(name, str(a), str(b))
+        if settings.row_count:
+            console.print(settings)
+        a, b = right(one), right(other)
+        console.print(table_of_classes(a, b, one))
+        console.print(verdict(a, b), soft_wrap=True)
+        flipped = np.flatnonzero(a != b)
+        if arguments.pictures and len(flipped):
+            draw_flipped(run_a, one, other, flipped, arguments.pictures)
+            console.print(f"{min(SHOWN, len(flipped))} of {len(flipped)} pictures that flipped: {arguments.pictures}")
+    except Exception as error:
+        sys.exit(message(error))
+
+
+if __name__ == "__main__":
+    main()
