@@ -196,7 +196,7 @@ def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (["--trainer.callbacks+", "callbacks.TopKAccuracy", "--trainer.callbacks.ks", "[0]"], ["ks is [0]"]),
         (
             ["--data.class_path", "datamodules.CIFAR10", "--data.source", "/nowhere"],
-            ["/nowhere", "data_batch_1", "source"],
+            ["/nowhere is not a folder", "source"],
         ),
     ],
 )
