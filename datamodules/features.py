@@ -193,12 +193,12 @@ class FeatureReader:
             raise ValueError(
                 f"{path} is not finished: {self.table.done} of {rows} rows; give its tools/extract_features.py again"
             )
-        self._features = h5py.File(path, "r", locking=False)["features"]
 
     def read(self, rows: np.ndarray) -> np.ndarray:
         """Features float32 ``(n, D)`` of rising rows; the rows between the first and the last are read as well."""
         first = int(rows[0])
-        block = self._features[first : int(rows[-1]) + 1]
+        with h5py.File(self.path, "r", locking=False) as file:
+            block = file["features"][first : int(rows[-1]) + 1]
         features = (block if len(block) == len(rows) else block[rows - first]).astype(np.float32, copy=False)
         if not np.isfinite(features).all():
             raise ValueError(

@@ -138,6 +138,7 @@ class Task:
             [weights, bias],
             max_iter=self.max_iter,
             max_eval=2 * self.max_iter,
+            history_size=10,  # each of them as large as the weights and their gradient
             tolerance_grad=TOLERANCE,
             tolerance_change=0,
             line_search_fn="strong_wolfe",
