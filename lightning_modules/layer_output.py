@@ -1,0 +1,83 @@
+"""What a layer inside a network gives for a batch of pictures."""
+
+import difflib
+from itertools import takewhile
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lightning_modules.base import Classifier
+from lightning_modules.torchvision_model import heads
+
+Pool = Literal["none", "average"]
+
+
+def default_layer(model: Classifier) -> str:
+    """The last layer before the head whose output is a map ``(B, C, H, W)`` or tokens ``(B, T, D)``.
+
+    The head is the last linear layer, or SqueezeNet's last convolution. The network must be in evaluation mode.
+    """
+    passed: list[tuple[str, int]] = []
+
+    def note(name: str, output: Tensor) -> None:
+        passed.append((name, output.dim()))
+
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
+        for name, module in model.named_modules()
+        if not list(module.children())
+    ]
+    device = next(model.parameters()).device
+    with torch.inference_mode():
+        model(torch.zeros(1, 3, model.image_size, model.image_size, device=device))
+    for hook in hooks:
+        hook.remove()
+    before = takewhile(lambda each: each[0] != f"net.{heads(model.net)[0]}", passed)
+    return [name for name, dimensions in before if dimensions > 2][-1]
+
+
+class LayerOutput:
+    """Gives the output of a layer, flattened.
+
+    Args:
+        model: the network, in evaluation mode.
+        name: of the layer.
+        pool: ``average`` over height and width of a map, or over tokens.
+
+    Raises:
+        ValueError: there is no such layer; names near ones.
+    """
+
+    def __init__(self, model: Classifier, name: str, pool: Pool) -> None:
+        self.model, self.name, self.pool = model, name, pool
+        layers = [each for each, _ in model.named_modules() if each]
+        if name not in layers:
+            near = difflib.get_close_matches(name, layers, n=5, cutoff=0.5) or layers[-5:]
+            raise ValueError(f"the network has no layer {name!r}; near are {', '.join(near)}")
+        self._output: Any = None
+        model.get_submodule(name).register_forward_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        # a copy, since the next layer may work in place
+        self._output = output.clone() if isinstance(output, Tensor) else output
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Features float32 ``(B, D)`` of normalised images ``(B, 3, H, W)``.
+
+        Raises:
+            ValueError: the layer gives no tensor, or nothing to average.
+        """
+        self._output = None
+        with torch.inference_mode():
+            self.model(images)
+        if not isinstance(self._output, Tensor) or len(self._output) != len(images):
+            raise ValueError(f"the layer {self.name} gives no output for each picture in evaluation; take another")
+        output, self._output = self._output.float(), None
+        if self.pool == "average":
+            if output.dim() not in (3, 4):
+                raise ValueError(
+                    f"the layer {self.name} gives vectors, which have nothing to average; take --pool none"
+                )
+            output = output.mean(dim=1) if output.dim() == 3 else output.mean(dim=(2, 3))
+        return output.flatten(1)
