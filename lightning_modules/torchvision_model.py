@@ -118,7 +118,8 @@ class TorchvisionModel(Classifier):
     takes their place: a finished run needs neither their file nor a network. Elsewhere, call ``load_pretrained``.
 
     Pretrained weights expect the input they were trained with: pixels scaled to 0..1, less ImageNet's mean, over its
-    standard deviation; those of GoogLeNet and Inception pixels scaled to -1..1, since ``transform_input`` is off here.
+    standard deviation (``normalization: imagenet``); those of GoogLeNet and Inception pixels scaled to -1..1
+    (``symmetric``), since ``transform_input`` is off here.
 
     Args:
         num_classes: number of classes C.
