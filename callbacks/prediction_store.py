@@ -18,7 +18,10 @@ PROBABILITIES = "report/probabilities.h5"  # in a run's folder
 class Predictions:
     """A test's probabilities, float32 ``(N, C)``, and the rows of the stored split and labels they belong to, ``(N,)``.
 
-    ``split`` is the checksum of the pictures: predictions of the same ones can be compared row by row.
+    ``split`` is the checksum of the pictures: predictions of the same ones can be compared row by row. ``packed_set``
+    is the folder's name of the packed set, with the data set and the hash of its recipe. ``epoch`` counts, from 1, the
+    epochs that the checkpoint was trained for; None without one. ``views`` is what the datamodule calls the views of a
+    picture that were averaged, None if there was one.
     """
 
     probabilities: np.ndarray
@@ -26,6 +29,9 @@ class Predictions:
     labels: np.ndarray
     names: list[str]
     split: str
+    packed_set: str = ""
+    epoch: int | None = None
+    views: str | None = None
 
     def save(self, path: Path) -> None:
         """Write the file, under a temporary name first."""
@@ -34,7 +40,9 @@ class Predictions:
         with h5py.File(partial, "w") as file:
             file["probabilities"], file["rows"], file["labels"] = self.probabilities, self.rows, self.labels
             file["label_names"] = np.array(self.names, h5py.string_dtype())
-            file.attrs["split"] = self.split
+            for name in ("split", "packed_set", "epoch", "views"):
+                if getattr(self, name) is not None:
+                    file.attrs[name] = getattr(self, name)
         os.replace(partial, path)
 
     @classmethod
@@ -51,9 +59,17 @@ class Predictions:
         try:
             with h5py.File(path, "r", locking=False) as file:
                 arrays = (file[name][()] for name in ("probabilities", "rows", "labels"))
-                return cls(*arrays, file["label_names"].asstr()[()].tolist(), str(file.attrs["split"]))
+                names, attributes = file["label_names"].asstr()[()].tolist(), file.attrs
+                epoch = int(attributes["epoch"]) if "epoch" in attributes else None
+                made = str(attributes["split"]), str(attributes["packed_set"]), epoch, attributes.get("views")
+                return cls(*arrays, names, *made)
         except (OSError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}); main.py test --run {run} writes it anew") from error
+
+    def right(self) -> np.ndarray:
+        """Which pictures are named correctly, bool ``(N,)``; one with a probability that is no number is not."""
+        finite = np.isfinite(self.probabilities).all(axis=1)
+        return (self.probabilities.argmax(axis=1) == self.labels) & finite
 
 
 class PredictionStore(Callback):
@@ -61,6 +77,14 @@ class PredictionStore(Callback):
 
     Probabilities stay on the device until the test is over, so no step waits for it.
     """
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin without a checkpoint."""
+        self._epoch: int | None = None
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Learn which epoch ended with this checkpoint."""
+        self._epoch = checkpoint["epoch"] + 1
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin from nothing, and learn which rows each batch holds."""
@@ -96,5 +120,6 @@ class PredictionStore(Callback):
             probabilities, rows, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
             order, data = np.argsort(rows), trainer.datamodule
             arrays = probabilities[order], rows[order], labels[order]
-            found = Predictions(*arrays, list(data.classes), data.checksum_of("test"))
+            made = data.checksum_of("test"), data.folder.name, self._epoch, getattr(data, "views", None)
+            found = Predictions(*arrays, list(data.classes), *made)
             found.save(Path(trainer.default_root_dir) / PROBABILITIES)

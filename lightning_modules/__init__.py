@@ -5,6 +5,7 @@ from lightning_modules.base import Classifier
 from lightning_modules.cifar_resnet import CifarResNet
 from lightning_modules.cifar_vgg import CifarVGG
 from lightning_modules.deeper_googlenet import DeeperGoogLeNet
+from lightning_modules.ensemble_classifier import EnsembleClassifier
 from lightning_modules.fine_tuner import FineTuner
 from lightning_modules.googlenet import GoogLeNet
 from lightning_modules.mini_googlenet import MiniGoogLeNet
@@ -18,6 +19,7 @@ __all__ = [
     "CifarVGG",
     "Classifier",
     "DeeperGoogLeNet",
+    "EnsembleClassifier",
     "FineTuner",
     "GoogLeNet",
     "MiniGoogLeNet",

@@ -1,18 +1,21 @@
 """Every shipped experiment parses, builds, and trains and validates on one batch of its own data set's shape."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+import yaml
 
 import main
 from tools import reproduce
 
 PROJECT = Path(main.__file__).parent
 EXPERIMENTS = sorted((PROJECT / "experiments").rglob("*.yaml"))
+ENSEMBLES = [path for path in EXPERIMENTS if "EnsembleClassifier" in path.read_text()]  # tested, not trained
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if e not in ENSEMBLES], ids=lambda path: path.stem)
 def test_one_batch(experiment: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     one = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
@@ -26,6 +29,28 @@ def test_one_batch(experiment: Path, raw: Path, tmp_path: Path, monkeypatch: pyt
     assert record["train/loss"] > 0
 
 
+@pytest.mark.parametrize("experiment", ENSEMBLES, ids=lambda path: path.stem)
+def test_ensemble_of_members_after_one_batch(
+    experiment: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    quiet = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+    flags = ["--data.source", str(raw), *quiet]
+    members = [Path(run) for run in yaml.safe_load(experiment.read_text())["model"]["init_args"]["checkpoints"]]
+    trained = PROJECT / "experiments" / f"{members[0].parent.name}.yaml"
+    assert trained in EXPERIMENTS
+    one = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--data.batch_size", "8"]
+    main.run_command(["fit", "--config", str(trained), "--name", members[0].name, *one, *flags])
+    for member in members[1:]:
+        assert member.parent == members[0].parent
+        shutil.copytree(members[0], member)
+    monkeypatch.delenv("LITVISION_RUN")
+    main.run_command(["test", "--config", str(experiment), "--name", "a", *flags])
+    metrics = json.loads(Path("runs", experiment.stem, "a", "report/metrics.json").read_text())
+    assert metrics["samples"] == 60
+    assert metrics["test/loss"] > 0
+
+
 @pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
 def test_layout(experiment: Path) -> None:
     lines = experiment.read_text().splitlines()
@@ -35,7 +60,8 @@ def test_layout(experiment: Path) -> None:
     published = [line for line in header if line.startswith("# Published") or "Published: " in line]
     assert published
     assert "none" in published[0] or all(reproduce.FIGURE.search(line) for line in published)
-    assert any(f"fit --config experiments/{experiment.name}" in line for line in header)
+    command = "test" if experiment in ENSEMBLES else "fit"
+    assert any(f"{command} --config experiments/{experiment.name}" in line for line in header)
     keys = [line.split(":")[0] for line in lines if line and not line.startswith((" ", "#"))]
     assert keys == ["seed_everything", "model", "data", "trainer"]
 

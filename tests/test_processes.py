@@ -6,7 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import main
+from callbacks.prediction_store import Predictions
 
 PROJECT = Path(main.__file__).parent
 SAMPLES = 451  # neither 2 nor 3 divides it, nor does the batch size
@@ -31,8 +34,15 @@ def test_the_same_metrics_from_one_two_and_three_processes(tmp_path: Path) -> No
     assert 0 < record["val/top1"] < 1
 
     found = {1: trained_by_two}
+    stored: dict[int, Predictions] = {}
     for processes in (1, 2, 3):
         found[processes] = command(tmp_path, processes, "test", "--run", str(run))
+        stored[processes] = Predictions.load(run)
+        assert stored[processes].rows.tolist() == list(range(SAMPLES))
+        assert stored[processes].right().mean() == pytest.approx(found[processes]["test/top1"], abs=1e-6)
+        assert (stored[processes].probabilities == stored[1].probabilities).all()
+        assert (stored[processes].labels == stored[1].labels).all()
+        assert stored[processes].epoch == 1
         confusion = (run / "report/confusion_matrix.csv").read_text()
         assert sum(int(count) for row in confusion.splitlines()[1:] for count in row.split(",")[1:]) == SAMPLES
     assert found[1]["samples"] == SAMPLES

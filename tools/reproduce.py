@@ -15,41 +15,21 @@ import shutil
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-PROJECT = Path(__file__).parent.parent
-sys.path.insert(0, str(PROJECT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from fit_and_test import PROJECT, fit_and_test
 
 MACHINE_FACTS = ("--data.source", "--data.root", "--data.num_workers", "--trainer.enable_progress_bar", "--name")
 PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
 FIGURE = re.compile(r"([\d.]+) % (test|validation) accuracy")
 
 Record = dict[str, Any]
-
-
-def reproduce(experiment: str, name: str, seed: int, flags: Sequence[str]) -> Path:
-    """Fit and test in a process of its own, or finish what was interrupted; the run's folder.
-
-    Raises:
-        FileNotFoundError: there is no such experiment.
-        subprocess.CalledProcessError: the run failed.
-    """
-    config = PROJECT / "experiments" / f"{experiment}.yaml"
-    if not config.is_file():
-        raise FileNotFoundError(f"there is no {config.relative_to(PROJECT)}")
-    run = Path("runs") / experiment / name
-    if (run / "report/metrics.json").exists():
-        return run
-    start = ["--config", str(config), "--name", name, "--seed_everything", str(seed)]
-    if (run / "checkpoints/last.ckpt").exists():
-        start = ["--run", str(run)]
-    subprocess.run([sys.executable, str(PROJECT / "main.py"), "fit", *start, "--then", "test", *flags], check=True)
-    return run
 
 
 def record_of(run: Path) -> Record:
@@ -221,7 +201,7 @@ def main() -> None:
         runs = arguments.record
         if arguments.experiment:
             prefix = f"{arguments.name}-" if arguments.name else ""
-            runs = [reproduce(arguments.experiment, f"{prefix}seed{seed}", seed, flags) for seed in arguments.seeds]
+            runs = [fit_and_test(arguments.experiment, f"{prefix}seed{seed}", seed, flags) for seed in arguments.seeds]
         for run in runs:
             record = record_of(run)
             (folder / f"{identity(record)}.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")

@@ -53,6 +53,8 @@ def test_probabilities_are_those_of_the_stored_rows(tmp_path: Path, shards: Path
     assert found.split == data.checksum_of("test") != data.checksum_of("val")
     accuracy = (found.probabilities.argmax(axis=1) == found.labels).mean()
     assert accuracy == pytest.approx(trainer.callback_metrics["test/top1"].item())
+    assert found.right().mean() == accuracy
+    assert (found.packed_set, found.epoch, found.views) == (data.folder.name, None, None)
     assert [path.name for path in (tmp_path / "report").glob("prob*")] == ["probabilities.h5"]
 
 
@@ -69,6 +71,25 @@ def test_the_same_pictures_have_the_same_checksum(tmp_path: Path, shards: Path) 
 def test_a_part_of_the_split(tmp_path: Path, shards: Path) -> None:
     evaluate(tmp_path, shards, limit_test_batches=2)
     assert Predictions.load(tmp_path).rows.tolist() == list(range(128))
+
+
+def test_the_epoch_of_the_checkpoint(tmp_path: Path, shards: Path) -> None:
+    trainer, model = evaluate(tmp_path, shards)
+    path = tmp_path / "a.ckpt"
+    trainer.save_checkpoint(path)
+    checkpoint = torch.load(path, weights_only=True)
+    for epochs in (2, 3):
+        torch.save({**checkpoint, "epoch": epochs - 1}, path)  # Lightning counts from 0
+        trainer.test(model, datamodule=trainer.datamodule, ckpt_path=str(path), verbose=False)
+        assert Predictions.load(tmp_path).epoch == epochs
+    trainer.test(model, datamodule=trainer.datamodule, verbose=False)
+    assert Predictions.load(tmp_path).epoch is None
+
+
+def test_a_probability_that_is_no_number_is_wrong() -> None:
+    probabilities = np.array([[0.9, 0.1], [np.nan, np.nan], [0.9, 0.1]], np.float32)
+    found = Predictions(probabilities, np.arange(3), np.array([0, 0, 1]), ["a", "b"], "none")
+    assert found.right().tolist() == [True, False, False]
 
 
 def test_what_cannot_be_read_is_named(tmp_path: Path) -> None:
