@@ -20,8 +20,7 @@ class Predictions:
 
     ``split`` is the checksum of the pictures: predictions of the same ones can be compared row by row. ``packed_set``
     is the folder's name of the packed set, with the data set and the hash of its recipe. ``epoch`` counts, from 1, the
-    epochs that the checkpoint was trained for; None without one. ``views`` is what the datamodule calls the views of a
-    picture that were averaged, None if there was one.
+    epochs that the checkpoint was trained for; None without one.
     """
 
     probabilities: np.ndarray
@@ -31,7 +30,6 @@ class Predictions:
     split: str
     packed_set: str = ""
     epoch: int | None = None
-    views: str | None = None
 
     def save(self, path: Path) -> None:
         """Write the file, under a temporary name first."""
@@ -40,7 +38,7 @@ class Predictions:
         with h5py.File(partial, "w") as file:
             file["probabilities"], file["rows"], file["labels"] = self.probabilities, self.rows, self.labels
             file["label_names"] = np.array(self.names, h5py.string_dtype())
-            for name in ("split", "packed_set", "epoch", "views"):
+            for name in ("split", "packed_set", "epoch"):
                 if getattr(self, name) is not None:
                     file.attrs[name] = getattr(self, name)
         os.replace(partial, path)
@@ -61,7 +59,7 @@ class Predictions:
                 arrays = (file[name][()] for name in ("probabilities", "rows", "labels"))
                 names, attributes = file["label_names"].asstr()[()].tolist(), file.attrs
                 epoch = int(attributes["epoch"]) if "epoch" in attributes else None
-                made = str(attributes["split"]), str(attributes["packed_set"]), epoch, attributes.get("views")
+                made = str(attributes["split"]), str(attributes["packed_set"]), epoch
                 return cls(*arrays, names, *made)
         except (OSError, KeyError) as error:
             raise ValueError(f"{path} is damaged ({error}); main.py test --run {run} writes it anew") from error
@@ -120,6 +118,6 @@ class PredictionStore(Callback):
             probabilities, rows, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
             order, data = np.argsort(rows), trainer.datamodule
             arrays = probabilities[order], rows[order], labels[order]
-            made = data.checksum_of("test"), data.folder.name, self._epoch, getattr(data, "views", None)
+            made = data.checksum_of("test"), data.folder.name, self._epoch
             found = Predictions(*arrays, list(data.classes), *made)
             found.save(Path(trainer.default_root_dir) / PROBABILITIES)

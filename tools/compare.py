@@ -53,12 +53,6 @@ def both(run_a: Path, run_b: Path) -> tuple[Predictions, Predictions]:
     return one, other
 
 
-def right(predictions: Predictions) -> np.ndarray:
-    """Which pictures the network names correctly, bool ``(N,)``."""
-    finite = np.isfinite(predictions.probabilities).all(axis=1)
-    return (predictions.probabilities.argmax(axis=1) == predictions.labels) & finite
-
-
 def verdict(one: np.ndarray, other: np.ndarray) -> str:
     """How the accuracies differ, and how probable so great a difference is by chance."""
     only_one, only_other = int((one & ~other).sum()), int((other & ~one).sum())
@@ -122,7 +116,7 @@ def main() -> None:
             settings.add_row(name, str(a), str(b))
         if settings.row_count:
             console.print(settings)
-        a, b = right(one), right(other)
+        a, b = one.right(), other.right()
         console.print(table_of_classes(a, b, one))
         console.print(verdict(a, b), soft_wrap=True)
         flipped = np.flatnonzero(a != b)

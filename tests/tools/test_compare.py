@@ -65,14 +65,6 @@ def test_nested_settings() -> None:
     assert list(compare.differences(one, other)) == [("a.c", [1], [2]), ("d", 2, None), ("f", None, 3)]
 
 
-def test_what_is_not_finite_is_wrong() -> None:
-    probabilities = np.array([[np.nan, 1.0], [0.0, 1.0]], np.float32)
-    assert compare.right(Predictions(probabilities, np.arange(2), np.array([0, 1]), ["x", "y"], "s")).tolist() == [
-        False,
-        True,
-    ]
-
-
 def test_runs_that_cannot_be_compared(tmp_path: Path, shards: Path) -> None:
     one = run(tmp_path / "a", shards, 1, right=30)
     other = run(tmp_path / "b", shards, 1, right=30, split="two")
