@@ -70,7 +70,7 @@ def record_of(run: Path) -> Record:
 
 def without_machine_facts(command: str) -> str:
     """The command that gives the same run on another machine."""
-    words = command.replace(f"{PROJECT}/", "").split(" ")
+    words = re.sub(r"\S*/(?=experiments/\S+\.yaml)", "", command).split(" ")
     dropped = {i for i, word in enumerate(words) if word in MACHINE_FACTS}
     return " ".join(word for i, word in enumerate(words) if i not in dropped and i - 1 not in dropped)
 

@@ -99,6 +99,11 @@ def test_difference_and_subset(folder: Path) -> None:
     assert "4.50" not in reproduce.row([fewer], "70.5 % test accuracy", experiment)
 
 
+def test_commands_name_no_folder_of_a_machine() -> None:
+    typed = "main.py fit --config /some/where/experiments/a.yaml --data.source /pictures --then test --name b"
+    assert reproduce.without_machine_facts(typed) == "main.py fit --config experiments/a.yaml --then test"
+
+
 def test_published_figures_of_flags() -> None:
     text = (
         "# A network.\n# Published: 9 % test accuracy.\n# Published with --model.depth 20: 8 % test accuracy.\nx: 1\n"
