@@ -35,7 +35,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from callbacks import WholeCheckpointIO, run_folder
+from callbacks import run_folder
 from callbacks.provenance import commit
 from datamodules import ImageDataModule
 from datamodules.batches import Batches
@@ -45,6 +45,7 @@ from datamodules.loader import BatchLoader
 from datamodules.normalization import Normalization
 from datamodules.shards import Manifest
 from lightning_modules import Classifier, TorchvisionModel
+from lightning_modules.ensemble_classifier import member_of
 from lightning_modules.layer_output import LayerOutput, default_layer
 from messages import message, quieten
 
@@ -91,21 +92,12 @@ def network_of_checkpoint(path: Path, image_size: int) -> Classifier:
     Raises:
         ValueError: the file is damaged or has no configuration, or its network takes pictures of another size.
     """
-    checkpoint = WholeCheckpointIO().load_checkpoint(str(path))
-    if not isinstance(checkpoint, dict) or not {"config", "state_dict"} <= set(checkpoint):
-        raise ValueError(f"{path} is no checkpoint of this program: it has no configuration")
-    config, weights = yaml.safe_load(checkpoint["config"]), checkpoint["state_dict"]
-    size = built(ImageDataModule, "data", config["data"]).input_size
-    if size != image_size:
+    model, _ = member_of(str(path))
+    if model.image_size != image_size:
         raise ValueError(
-            f"the network of {path} takes pictures of {size} pixels, not {image_size}; take --data.image_size {size}"
+            f"the network of {path} takes pictures of {model.image_size} pixels, not {image_size}; take "
+            f"--data.image_size {model.image_size}"
         )
-    section = config["model"]
-    *_, last = weights.values()  # of the head: a row for each class; only the files of some data sets tell their number
-    section["init_args"] = {**section.get("init_args", {}), "num_classes": len(last), "image_size": size}
-    model = built(Classifier, "model", section)
-    model.on_load_checkpoint(checkpoint)  # refuses other networks
-    model.load_state_dict(weights)
     return model
 
 

@@ -263,7 +263,7 @@ def test_mistakes_are_named(root: Path, tmp_path: Path, extract: Extract) -> Non
         ([], tmp_path / "none.ckpt", "none.ckpt is neither a checkpoint nor a run's folder"),
         ([], tmp_path, "has no checkpoints/best.ckpt"),
         ([], damaged, "damaged.ckpt is damaged"),
-        ([], tmp_path / "bare.ckpt", "bare.ckpt is no checkpoint of this program"),
+        ([], tmp_path / "bare.ckpt", "bare.ckpt does not say which network it holds"),
         ([], "resnet19", "torchvision has no classifier 'resnet19'; it has resnet18"),
         (["--weights", tmp_path / "none.pth"], "squeezenet1_1", "none.pth is no file"),
     ):
