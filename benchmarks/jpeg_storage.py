@@ -22,7 +22,7 @@ from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from callbacks.provenance import commit, hardware
+from callbacks.provenance import abbreviated, commit, hardware
 from datamodules.jpeg import encode
 from datamodules.pack import fit
 from datamodules.shards import ShardDataset, write_shard
@@ -86,9 +86,7 @@ def main() -> None:
                 if number:
                     speeds[name].append(speed)
         print("# What JPEG shards save, cost and lose\n")
-        print(
-            f"`python benchmarks/jpeg_storage.py FOLDER`, commit {(commit(Path(__file__).parent) or 'unknown')[:10]}."
-        )
+        print(f"`python benchmarks/jpeg_storage.py FOLDER`, commit {abbreviated(commit(Path(__file__).parent))}.")
         print(f"{hardware(torch.device('cpu'))}, Python {platform.python_version()}, OpenCV {cv2.__version__}.")
         print(f"{len(pictures)} photographs of {SIZE}x{SIZE} pixels in shuffled batches of {BATCH}, one thread.")
         print(f"Pictures in a second of a core: median (range) of {ROUNDS} windows each, taken in turns.\n")

@@ -38,7 +38,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.loader_packages import PACKAGED
 from benchmarks.loader_peers import OURS, WITHOUT_PACKAGE, Batches, Output, Peer
 from benchmarks.loader_workloads import BATCH, WORKLOADS, Pictures, prepare
-from callbacks.provenance import commit, hardware
+from callbacks.provenance import abbreviated, commit, hardware
 
 PEERS = (*WITHOUT_PACKAGE, *PACKAGED)
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "albumentations", "opencv-python-headless", "pillow")
@@ -363,7 +363,7 @@ def heading(protocol: Protocol, source: Path | None, missing: Sequence[Peer]) ->
     others = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"""# Loaders
 
-`python benchmarks/loader.py`, commit {(commit(Path(__file__).parent) or "unknown")[:10]}, on \
+`python benchmarks/loader.py`, commit {abbreviated(commit(Path(__file__).parent))}, on \
 {"real" if source else "made-up"} pictures in the page cache.
 {hardware(torch.device("cpu"))}; load average before the start {os.getloadavg()[0]:.1f}.
 Python {platform.python_version()}, {versions}; {others or "no other loader's package"}.

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks import EMA, ChannelsLast, Compile, WholeCheckpointIO, with_those_of_every_run
-from callbacks.provenance import commit, hardware
+from callbacks.provenance import abbreviated, commit, hardware
 from datamodules import BatchAugment, ImageDataModule
 from datamodules.pack import Samples
 from lightning_modules import (
@@ -302,7 +302,7 @@ def main() -> None:
             parser.error(f"there is no network {name!r}; there are {', '.join(cases)}")
     seed_everything(42, verbose=False)
     print("# What `fit` costs\n")
-    print(f"`python benchmarks/step.py`, commit {(commit(Path(__file__).parent) or 'unknown')[:10]}.")
+    print(f"`python benchmarks/step.py`, commit {abbreviated(commit(Path(__file__).parent))}.")
     print(f"{hardware(DEVICE)}, Python {platform.python_version()}, torch {torch.__version__}.")
     print(f"Median (range) of {ROUNDS} windows a side, taken in turns. Precision {arguments.precision}.")
     print("On: loss and top-1, top-5 of every step, progress bar, log, history and plot, best and last checkpoint.\n")

@@ -8,7 +8,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 class Compile(Callback):
     """Compiles the network in place, so that the names in checkpoints stay as they are.
 
-    The first steps take a minute or so; then an epoch is shorter by a tenth to a half, most on GPUs.
+    The first steps take a minute or so. Whether later ones are faster depends on network and device: benchmarks/step.py
+    measures it. On a CPU MiniVGGNet gains nothing.
 
     Args:
         mode: of ``torch.compile``. Those with CUDA graphs are left out: they would overwrite the logits that metrics

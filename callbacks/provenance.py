@@ -76,6 +76,12 @@ def commit(folder: Path) -> str | None:
     return head + "+changes" * bool(changes)
 
 
+def abbreviated(commit: str | None) -> str:
+    """Ten digits of a commit, and whether the tree differed from it."""
+    head, plus, changes = (commit or "unknown").partition("+")
+    return head[:10] + plus + changes
+
+
 def hardware(device: torch.device) -> str:
     """The device that trains, and the processor's threads."""
     if device.type == "cuda":

@@ -23,6 +23,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from callbacks.provenance import abbreviated
 from fit_and_test import PROJECT, fit_and_test
 
 MACHINE_FACTS = ("--data.source", "--data.root", "--data.num_workers", "--trainer.enable_progress_bar", "--name")
@@ -133,6 +134,7 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
         deviation = statistics.stdev(values)
     else:
         deviation = (mean * (1 - mean) / (record["samples"]["val"] if on_validation else samples)) ** 0.5
+    speeds = [run["images_per_second"] for run in runs if run["images_per_second"]]  # early runs have none
     epochs = f"{planned}"
     if short:
         epochs = f"**shortened: {record['epochs']} of {planned}{f', of {share} batches' * bool(share)}**"
@@ -146,7 +148,7 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
         else "",
         epochs,
         f"**{pictures} of {official}**" if few else f"{pictures}",
-        f"{statistics.median(run['images_per_second'] for run in runs):.0f}",
+        f"{statistics.median(speeds):.0f}" if speeds else "",
         f"{statistics.mean(run['seconds'] for run in runs) / 60:.0f} min",
         f"{len(runs)}: " + ", ".join(f"[{run['name']}](records/{identity(run)}.json)" for run in runs),
     ]
@@ -161,7 +163,7 @@ def official_samples(record: Record) -> int | None:
 
 def curve(record: Record) -> list[str]:
     """How a record was made, and its learning curve."""
-    versions, commit = record["versions"], (record["commit"] or "unknown")[:10]
+    versions, commit = record["versions"], abbreviated(record["commit"])
     return [
         f"### {record['experiment']}, {record['name']}",
         "",
