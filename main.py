@@ -12,7 +12,9 @@ from messages import message, quieten
 
 OWN = argparse.ArgumentParser("main.py", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
 OWN.add_argument("--run", type=Path, help="use a run's configuration and best checkpoint; fit continues from its last")
-OWN.add_argument("--name", help="of a new run, in runs/<experiment>/<name>; the time of day if not given")
+OWN.add_argument(
+    "--name", help="of the folder to write, runs/<experiment>/<name>: the time of day, or the run, if not given"
+)
 OWN.add_argument("--then", choices=["test"], help="after fit, test the best checkpoint")
 OWN.add_argument("--ckpt_path", help="another checkpoint than the run's")
 OWN.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -22,6 +24,8 @@ def run_command(args: Sequence[str]) -> None:
     """Resolve the flags of a run, then leave the command to LightningCLI."""
     flags, command = OWN.parse_known_args(args)
     fit = command[:1] == ["fit"]
+    if flags.run and fit and flags.name:
+        raise argparse.ArgumentError(None, "fit --run goes on in the run's own folder; leave out --name")
     if flags.run:
         command[1:1] = ["--config", str(run_folder.config_of(flags.run))]
         which = run_folder.LAST if fit else run_folder.BEST
@@ -31,7 +35,10 @@ def run_command(args: Sequence[str]) -> None:
             raise FileNotFoundError(f"{flags.ckpt_path} is no file; --run FOLDER finds the checkpoints of a run")
         command += ["--ckpt_path", flags.ckpt_path]
     configs = [Path(value) for flag, value in pairwise(command) if flag in ("-c", "--config")]
-    run = flags.run or run_folder.new_run(configs[-1].stem if configs else "run", flags.name)
+    run = flags.run
+    if not run or flags.name:
+        experiment = run.resolve().parent.name if run else configs[-1].stem if configs else "run"
+        run = run_folder.new_run(experiment, flags.name, fit)
     cli = CLI(run, command, " ".join(["main.py", *args]), OWN.format_help())
     if fit and flags.then == "test":
         cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=str(run_folder.checkpoint_of(run)))

@@ -32,7 +32,7 @@ class RunFolder(Callback):
             return
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        if stage == "fit":
+        if stage == "fit" or not (folder / LAST).exists():
             partial = folder / (CONFIG + ".partial")
             partial.write_text(self.config, encoding="utf-8")
             os.replace(partial, folder / CONFIG)
@@ -55,16 +55,16 @@ def log_to(file: Path) -> None:
     log.addHandler(handler)
 
 
-def new_run(experiment: str, name: str | None) -> Path:
-    """Folder of a new run, named by the time if not otherwise.
+def new_run(experiment: str, name: str | None, fit: bool) -> Path:
+    """Folder for what a command writes, named by the time if not otherwise.
 
     Raises:
-        FileExistsError: a run of that name is there.
+        FileExistsError: a training would overwrite what is there.
     """
     if "LOCAL_RANK" in os.environ and "LITVISION_RUN" in os.environ:  # a process that another one launched
         return Path(os.environ["LITVISION_RUN"])
     folder = Path("runs", experiment, name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    if (folder / CONFIG).exists():
+    if fit and (folder / CONFIG).exists():
         raise FileExistsError(f"{folder} holds a run already; continue it with --run {folder} or choose another --name")
     os.environ["LITVISION_RUN"] = str(folder)
     return folder

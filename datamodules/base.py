@@ -23,7 +23,7 @@ from datamodules.augmentation import AugmentedPictures, Transform, transformed_s
 from datamodules.batch_augment import BatchAugment
 from datamodules.batches import Batches
 from datamodules.download import download, extract
-from datamodules.geometry import Border, resize_matrix, warp_on_device
+from datamodules.geometry import Border, resize_matrix, ten_crops, warp_on_device, with_mirrored
 from datamodules.jpeg import Encoding
 from datamodules.loader import Batch, BatchLoader
 from datamodules.memory import free_memory
@@ -32,6 +32,8 @@ from datamodules.pack import Samples, fingerprint, pack
 from datamodules.resident import RowsOnly, copied
 from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys
 from datamodules.shards import FORMAT_VERSION, MANIFEST, Manifest, ShardDataset, remedy, verify
+
+Views = Literal["one", "flip", "ten_crop"]
 
 logger = logging.getLogger("litvision")
 
@@ -63,6 +65,9 @@ class ImageDataModule(LightningDataModule):
         batch_augment: augmentation of whole training batches, after the transforms.
         shuffle: order of the training rows: ``full``, a permutation of all; ``blocks``, one shard or a few at a time,
             for a set that memory cannot hold; ``auto``, blocks where the rows take more than half the free memory.
+        views: what test and predict average the probabilities of: ``one``, the picture alone; ``flip``, also its mirror
+            image; ``ten_crop``, corners and centre of the stored picture, and their mirror images (Krizhevsky et al.
+            2012, section 4.1).
         resident: keep the stored pictures on the GPU, for a set that fits its memory; a CPU reads them where they are.
         num_workers: loader processes; by default none without transforms, else one a core, four at most. Without
             processes, threads make the batches.
@@ -98,6 +103,7 @@ class ImageDataModule(LightningDataModule):
         transforms: list[Transform] | None = None,
         batch_augment: BatchAugment | None = None,
         shuffle: Literal["auto", "full", "blocks"] = "auto",
+        views: Views = "one",
         resident: bool = False,
         num_workers: int | None = None,
     ) -> None:
@@ -124,6 +130,7 @@ class ImageDataModule(LightningDataModule):
         self.transforms = transforms or []
         self.batch_augment = batch_augment
         self.shuffle = shuffle
+        self.views = views
         self.resident = resident
         self.num_workers = min(4, os.cpu_count() or 1) * bool(self.transforms) if num_workers is None else num_workers
         self.splits: dict[str, ShardDataset] = {}
@@ -213,6 +220,11 @@ class ImageDataModule(LightningDataModule):
                 f"normalization mean_image has {self.image_size} pixels and the network's input {self.input_size}; "
                 "take channel_mean"
             )
+        if self.views == "ten_crop" and self.input_size >= self.image_size:
+            raise ValueError(
+                f"ten crops of {self.input_size} pixels need larger stored pictures than {self.image_size}; raise "
+                "image_size, or take views flip"
+            )
         self._normalize = Normalization(self.normalization, self.folder, manifest)
         if stage == "fit" and self.batch_size % self.trainer.world_size:
             raise ValueError(f"batch_size {self.batch_size} does not divide among {self.trainer.world_size} processes")
@@ -260,28 +272,37 @@ class ImageDataModule(LightningDataModule):
         return self._evaluation_loader("test")
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
-        """Augment and normalise on the device, into the module's precision; loaders may have done a part of it."""
+        """Augment and normalise on the device, into the module's precision; loaders may have done a part of it.
+
+        Where test or predict look at several views V of a picture, images are ``(B, V, 3, H, W)``.
+        """
         images, labels, keys = batch
         augment = self.batch_augment if self.trainer.training else None
+        views = self.views if self._split_in_use == "test" else "one"
         if images.dtype == torch.int64:  # rows of pictures that are on the device
             images, labels = (tensor[images] for tensor in self._resident_split(images.device))
         if images.dtype == torch.uint8:
             if augment and images.device.type != "cpu":
                 matrices = augment.matrices(run_seed(), keys, images.shape[1])
                 images = self._warp(images, matrices, augment.border)
+            elif views == "ten_crop":
+                images = ten_crops(images, self.input_size)
             elif not self.trainer.training and images.shape[1] != self.input_size:
                 images = self._warp(images, resize_matrix(images.shape[1], self.input_size)[None], "replicate")
             if augment and augment.changes_colours:
                 images = augment.colours(images, run_seed(), keys)
+            if views == "flip":
+                images = with_mirrored(images)
             images = self._normalize(images, self.trainer.lightning_module.dtype)
+            if views != "one":
+                images = images.unflatten(0, (len(labels), -1))
         if augment:
             images, labels = augment.erase_and_mix(images, labels, run_seed(), keys, self.num_classes)
         return images, labels
 
     def _resident_split(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Pictures and labels of the split in use, copied to the device when they are first needed."""
-        validating = not self.trainer.training and (self.trainer.validating or self.trainer.sanity_checking)
-        split = "train" if self.trainer.training else "val" if validating else "test"
+        split = self._split_in_use
         if split not in self._on_device:
             self._on_device[split] = copied(self.splits[split], device)
         return self._on_device[split]
@@ -296,10 +317,10 @@ class ImageDataModule(LightningDataModule):
         if not batch_size:
             raise ValueError(f"{world_size} processes cannot share the {len(pictures)} samples of the {split} split")
         rows = EveryRowOnce(len(pictures), batch_size, self.trainer.global_rank, world_size)
-        if not self._on_cpu:
-            batches = (
-                RowsOnly(len(pictures)) if self.resident else Batches(pictures, self.image_size, pinned=self._pinned)
-            )
+        if self.resident and not self._on_cpu:
+            batches = RowsOnly(len(pictures))
+        elif not self._on_cpu or (split == "test" and self.views != "one"):
+            batches = Batches(pictures, self.image_size, pinned=self._pinned)
         elif self.input_size != self.image_size:
             matrices = partial(_resized, resize_matrix(self.image_size, self.input_size))
             batches = Batches(pictures, self.input_size, matrices, normalization=self._loaders_normalization)
@@ -321,6 +342,12 @@ class ImageDataModule(LightningDataModule):
             pin_memory=not self._on_cpu,
             worker_init_fn=_one_thread,
         )
+
+    @property
+    def _split_in_use(self) -> str:
+        if self.trainer.training:
+            return "train"
+        return "val" if self.trainer.validating or self.trainer.sanity_checking else "test"
 
     @property
     def _on_cpu(self) -> bool:

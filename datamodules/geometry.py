@@ -97,5 +97,11 @@ def warp_on_device(images: Tensor, matrices: Tensor, size: int, border: Border) 
 
 
 def ten_crops(images: Tensor, size: int) -> Tensor:
-    """Corners, centre and their mirror images, ``(B, 10, C, size, size)``, of a batch ``(B, C, H, W)``."""
-    return torch.stack(transforms.ten_crop(images, size), dim=1)
+    """Corners, centre and their mirror images of each picture, ``(10 B, size, size, C)``, of ``(B, H, W, C)``."""
+    crops = transforms.ten_crop(images.permute(0, 3, 1, 2), size)
+    return torch.stack(crops, dim=1).flatten(0, 1).permute(0, 2, 3, 1)
+
+
+def with_mirrored(images: Tensor) -> Tensor:
+    """Each picture and its mirror image, ``(2 B, H, W, C)``, of a batch ``(B, H, W, C)``."""
+    return torch.stack([images, images.flip(2)], dim=1).flatten(0, 1)

@@ -1,6 +1,8 @@
 """The one LightningModule that every architecture extends: its steps, its optimizer, nothing else."""
 
+import math
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -67,7 +69,7 @@ class Classifier(LightningModule):
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """As in training, but the loss is the plain cross-entropy whatever the label smoothing."""
         images, labels = batch
-        logits = self(images)
+        logits = self.logits_of_views(images)
         return {"loss": F.cross_entropy(logits, labels), "logits": logits, "labels": labels}
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
@@ -77,7 +79,11 @@ class Classifier(LightningModule):
     def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         """Class probabilities ``(B, C)``, in float32 whatever the precision."""
         images, _ = batch
-        return self(images).float().softmax(dim=1)
+        return self.logits_of_views(images).float().softmax(dim=1)
+
+    def logits_of_views(self, images: Tensor) -> Tensor:
+        """Logits ``(B, C)`` of ``(B, 3, H, W)``; of V views ``(B, V, 3, H, W)`` those of their mean probabilities."""
+        return self(images) if images.ndim == 4 else log_mean_probabilities([self(view) for view in images.unbind(1)])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another network before any is loaded.
@@ -125,6 +131,11 @@ class Classifier(LightningModule):
     def rate_factor_of(self, name: str) -> float:
         """What the learning rate of the parameter called ``name`` is multiplied by; parts may have their own."""
         return 1.0
+
+
+def log_mean_probabilities(logits: Sequence[Tensor]) -> Tensor:
+    """Logits ``(B, C)`` whose softmax is the mean of the softmax of all the given, in float32."""
+    return torch.stack([each.float().log_softmax(dim=1) for each in logits]).logsumexp(dim=0) - math.log(len(logits))
 
 
 def keras_defaults(net: nn.Module, batch_norm_momentum: float, batch_norm_eps: float) -> None:

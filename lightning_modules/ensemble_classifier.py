@@ -1,7 +1,5 @@
 """The mean of several networks' probabilities (Hansen & Salamon 1990, Neural Network Ensembles, IEEE TPAMI 12)."""
 
-import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -11,7 +9,7 @@ from pytorch_lightning import LightningDataModule
 from pytorch_lightning.cli import LightningArgumentParser
 from torch import Tensor, nn
 
-from lightning_modules.base import Classifier
+from lightning_modules.base import Classifier, log_mean_probabilities
 
 BEST = "checkpoints/best.ckpt"  # in a run's folder
 
@@ -68,11 +66,6 @@ class EnsembleClassifier(Classifier):
             ValueError: always.
         """
         raise ValueError("an ensemble is tested, not trained; tools/train_ensemble.py trains its members")
-
-
-def log_mean_probabilities(logits: Sequence[Tensor]) -> Tensor:
-    """Logits ``(B, C)`` whose softmax is the mean of the softmax of all the given, in float32."""
-    return torch.stack([each.float().log_softmax(dim=1) for each in logits]).logsumexp(dim=0) - math.log(len(logits))
 
 
 def member_of(place: str) -> tuple[Classifier, LightningDataModule]:

@@ -27,6 +27,8 @@ def digits(
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         lightning_module=SimpleNamespace(dtype=torch.float32),
         training=True,
+        validating=False,
+        sanity_checking=False,
         fit_loop=SimpleNamespace(
             epoch_progress=SimpleNamespace(current=SimpleNamespace(ready=epoch + bool(seen), processed=epoch)),
             epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(processed=seen))),

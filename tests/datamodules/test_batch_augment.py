@@ -179,13 +179,13 @@ def test_a_mixed_sample_is_made_of_itself_and_the_next() -> None:
 
 
 def test_ten_crops_are_corners_centre_and_mirror_images() -> None:
-    images = torch.arange(2 * 3 * 6 * 6.0).view(2, 3, 6, 6)
-    crops = ten_crops(images, 4)
-    assert crops.shape == (2, 10, 3, 4, 4)
-    assert torch.equal(crops[:, 0], images[:, :, :4, :4])
-    assert torch.equal(crops[:, 3], images[:, :, 2:, 2:])
-    assert torch.equal(crops[:, 4], images[:, :, 1:5, 1:5])
-    assert torch.equal(crops[:, 5], images.flip(3)[:, :, :4, :4])
+    images = torch.arange(2 * 6 * 6 * 3.0).view(2, 6, 6, 3)
+    crops = ten_crops(images, 4).unflatten(0, (2, 10))
+    assert crops.shape == (2, 10, 4, 4, 3)
+    assert torch.equal(crops[:, 0], images[:, :4, :4])
+    assert torch.equal(crops[:, 3], images[:, 2:, 2:])
+    assert torch.equal(crops[:, 4], images[:, 1:5, 1:5])
+    assert torch.equal(crops[:, 5], images.flip(2)[:, :4, :4])
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,8 @@ def test_loaders_read_them_as_any_other(tmp_path: Path, workers: int) -> None:
         world_size=1,
         global_rank=0,
         training=False,
+        validating=False,
+        sanity_checking=False,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         lightning_module=SimpleNamespace(dtype=torch.float32),
     )

@@ -9,7 +9,7 @@ import torch
 import main
 from callbacks.prediction_store import Predictions
 from lightning_modules import EnsembleClassifier
-from lightning_modules.ensemble_classifier import log_mean_probabilities
+from lightning_modules.base import log_mean_probabilities
 
 PROJECT = Path(main.__file__).parent
 EXPERIMENT = """
