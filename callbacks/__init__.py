@@ -17,6 +17,7 @@ from callbacks.prediction_table import PredictionTable
 from callbacks.provenance import Provenance
 from callbacks.run_folder import RunFolder
 from callbacks.schedule import Schedule
+from callbacks.snapshot_ensemble import SnapshotEnsemble
 from callbacks.step_schedule import StepSchedule
 from callbacks.step_seed import StepSeed
 from callbacks.top_k_accuracy import TopKAccuracy
@@ -41,6 +42,7 @@ __all__ = [
     "Provenance",
     "RunFolder",
     "Schedule",
+    "SnapshotEnsemble",
     "StepSchedule",
     "StepSeed",
     "TopKAccuracy",

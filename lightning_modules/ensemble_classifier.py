@@ -1,5 +1,6 @@
 """The mean of several networks' probabilities (Hansen & Salamon 1990, Neural Network Ensembles, IEEE TPAMI 12)."""
 
+import glob
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -20,8 +21,8 @@ class EnsembleClassifier(Classifier):
     Args:
         num_classes: number of classes C.
         image_size: height and width of the input in pixels.
-        checkpoints: of the members; for a run's folder, its best one. Each is rebuilt from the configuration that its
-            checkpoint holds.
+        checkpoints: of the members; for a run's folder, its best one; for a pattern like ``snapshot-*.ckpt``, all that
+            it matches. Each is rebuilt from the configuration that its checkpoint holds.
 
     Raises:
         FileNotFoundError: there is no such checkpoint.
@@ -32,6 +33,7 @@ class EnsembleClassifier(Classifier):
         super().__init__(num_classes, image_size)
         if not checkpoints:
             raise ValueError("checkpoints is empty; an ensemble needs at least one")
+        checkpoints = [place for pattern in checkpoints for place in matching(pattern)]
         built = [member_of(checkpoint) for checkpoint in checkpoints]
         for checkpoint, (member, _) in zip(checkpoints, built, strict=True):
             found = member.num_classes, member.image_size
@@ -66,6 +68,11 @@ class EnsembleClassifier(Classifier):
             ValueError: always.
         """
         raise ValueError("an ensemble is tested, not trained; tools/train_ensemble.py trains its members")
+
+
+def matching(pattern: str) -> list[str]:
+    """The files that a pattern matches, sorted, or what is none."""
+    return sorted(glob.glob(pattern)) or [pattern]
 
 
 def member_of(place: str) -> tuple[Classifier, LightningDataModule]:

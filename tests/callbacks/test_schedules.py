@@ -11,7 +11,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch.optim.lr_scheduler import CosineAnnealingLR, LambdaLR, LRScheduler, MultiStepLR, PolynomialLR
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import CosineDecay, InverseTimeDecay, PolyDecay, Schedule, StepSchedule
+from callbacks import CosineDecay, InverseTimeDecay, PolyDecay, Schedule, SnapshotEnsemble, StepSchedule
 
 STEPS = 3
 
@@ -110,7 +110,23 @@ def test_cosine_decay_after_a_warm_up(tmp_path: Path) -> None:
 SCHEDULES = [PolyDecay(), PolyDecay(interval="step"), StepSchedule({2: 0.1, 4: 0.01}), InverseTimeDecay(0.1)]
 
 
-@pytest.mark.parametrize("schedule", [*SCHEDULES, CosineDecay(warmup=0.3)])
+def test_snapshots_restart_the_cosine_and_keep_each_end(tmp_path: Path) -> None:
+    rates = fit(SnapshotEnsemble(cycles=3), 4, tmp_path)
+    assert rates == pytest.approx(3 * torch_rates(lambda o: CosineAnnealingLR(o, 4), 4, 1))
+    kept = [torch.load(tmp_path / f"checkpoints/snapshot-{cycle}.ckpt", weights_only=True) for cycle in (1, 2, 3)]
+    assert [checkpoint["global_step"] for checkpoint in kept] == [4, 8, 12]
+    assert len({checkpoint["state_dict"]["layer.bias"].item() for checkpoint in kept}) == 3
+
+
+def test_snapshots_where_steps_do_not_divide_and_gradients_accumulate(tmp_path: Path) -> None:
+    schedule = SnapshotEnsemble(cycles=5)
+    rates = fit(schedule, 4, tmp_path, accumulate_grad_batches=2)  # 8 steps: cycles of 1, 2, 1, 2, 2
+    assert rates == pytest.approx([0.5, 0.5, 0.25, 0.5, 0.5, 0.25, 0.5, 0.25])
+    steps = [torch.load(tmp_path / f"checkpoints/snapshot-{cycle}.ckpt")["global_step"] for cycle in range(1, 6)]
+    assert steps == [1, 3, 4, 6, 8]
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES, CosineDecay(warmup=0.3), SnapshotEnsemble(cycles=4)])
 def test_a_resumed_run_goes_on_along_the_curve_of_its_new_length(schedule: Schedule, tmp_path: Path) -> None:
     whole = fit(schedule, 5, tmp_path)
     fit(schedule, 2, tmp_path)  # decays to its own end, which is not the longer run's
@@ -126,6 +142,7 @@ def test_a_resumed_run_goes_on_along_the_curve_of_its_new_length(schedule: Sched
         (lambda: StepSchedule({2: -0.1}), "must be positive"),
         (lambda: InverseTimeDecay(-1), "must not be negative"),
         (lambda: CosineDecay(warmup=1), "from 0 to less than 1"),
+        (lambda: SnapshotEnsemble(cycles=0), "cycles is 0"),
     ],
 )
 def test_impossible_settings(make: Callable[[], Schedule], words: str) -> None:
@@ -133,10 +150,15 @@ def test_impossible_settings(make: Callable[[], Schedule], words: str) -> None:
         make()
 
 
-@pytest.mark.parametrize("schedule", [PolyDecay(), CosineDecay()])
+@pytest.mark.parametrize("schedule", [PolyDecay(), CosineDecay(), SnapshotEnsemble()])
 def test_decay_without_an_end_is_refused(schedule: Schedule, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_epochs"):
         fit(schedule, -1, tmp_path)
+
+
+def test_more_snapshots_than_steps_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="6 steps, which do not make 7 cycles"):
+        fit(SnapshotEnsemble(cycles=7), 2, tmp_path)
 
 
 def test_steps_are_those_of_the_optimizer(tmp_path: Path) -> None:

@@ -54,6 +54,15 @@ def test_probabilities_are_the_mean_of_the_members(
     np.testing.assert_allclose(shown, found.probabilities.max(axis=1), atol=1e-6)
 
 
+def test_a_pattern_means_all_it_matches(
+    runs: list[Path], shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    mean = Predictions.load(command("test", runs[:2], shards)).probabilities
+    pattern = runs[0].with_name("[ab]") / "checkpoints/best.ckpt"
+    np.testing.assert_array_equal(Predictions.load(command("test", [f"'{pattern}'"], shards)).probabilities, mean)
+
+
 def test_probabilities_of_nearly_nothing_do_not_vanish() -> None:
     logits = torch.tensor([[0.0, -200.0]]), torch.tensor([[0.0, -210.0]])
     expected = np.log((np.exp(-200.0) + np.exp(-210.0)) / 2)
