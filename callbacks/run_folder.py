@@ -40,8 +40,10 @@ class RunFolder(Callback):
         logging.getLogger("litvision").debug("%s", self.command)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Let a checkpoint alone say which run it came from."""
+        """Let a checkpoint alone say which run it came from, and how pictures are prepared for its network."""
         checkpoint["config"] = self.config
+        if hasattr(trainer.datamodule, "preprocessing"):
+            checkpoint["preprocessing"] = trainer.datamodule.preprocessing
 
 
 def log_to(file: Path) -> None:

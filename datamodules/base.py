@@ -178,6 +178,19 @@ class ImageDataModule(LightningDataModule):
         digest = hashlib.sha256(json.dumps(self.recipe, sort_keys=True).encode()).hexdigest()
         return self.root / f"{self.name}-{digest[:12]}"
 
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """All that turns a picture into the network's input, and its output into a name; known after ``setup``."""
+        return {
+            "classes": list(self.classes),
+            "stored_size": self.image_size,
+            "input_size": self.input_size,
+            "shift": self._normalize.shift.cpu(),
+            "scale": self._normalize.scale.cpu(),
+            "packed_set": self.folder.name,
+            "normalization": self.normalization,
+        }
+
     def checksum_of(self, split: str) -> str:
         """The same for the same pictures in the same order, whatever the recipe of the set they are in."""
         shards = Manifest.load(self.folder).splits[split]

@@ -116,10 +116,22 @@ def pack(
 
 def fit(image: Image.Image, size: int) -> np.ndarray:
     """RGB picture ``(size, size, 3)``: upright, shorter side scaled to ``size`` (antialiased bicubic), centre kept."""
-    image = ImageOps.exif_transpose(image)
+    image = _rgb(ImageOps.exif_transpose(image))
     if image.size == (size, size):
-        return np.asarray(image.convert("RGB"))
-    return np.asarray(ImageOps.fit(image.convert("RGB"), (size, size), Image.Resampling.BICUBIC))
+        return np.asarray(image)
+    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """The picture in 8-bit RGB; of 16 bits the upper eight, where Pillow would cut off all above 255."""
+    if image.mode == "F":
+        raise ValueError("its values are floating-point numbers; save it with 8 or 16 bits")
+    if image.mode.startswith("I"):
+        values = np.asarray(image)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("its values have more than 16 bits; save it with 8 or 16 bits")
+        image = Image.fromarray((values >> 8 if values.max() > 255 else values).astype(np.uint8))
+    return image.convert("RGB")
 
 
 def fingerprint(raw: Path) -> str:

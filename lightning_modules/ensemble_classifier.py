@@ -1,18 +1,12 @@
 """The mean of several networks' probabilities (Hansen & Salamon 1990, Neural Network Ensembles, IEEE TPAMI 12)."""
 
 import glob
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
-import torch
-import yaml
-from pytorch_lightning import LightningDataModule
-from pytorch_lightning.cli import LightningArgumentParser
 from torch import Tensor, nn
 
 from lightning_modules.base import Classifier, log_mean_probabilities
-
-BEST = "checkpoints/best.ckpt"  # in a run's folder
+from lightning_modules.saved import saved_network
 
 
 class EnsembleClassifier(Classifier):
@@ -34,7 +28,7 @@ class EnsembleClassifier(Classifier):
         if not checkpoints:
             raise ValueError("checkpoints is empty; an ensemble needs at least one")
         checkpoints = [place for pattern in checkpoints for place in matching(pattern)]
-        built = [member_of(checkpoint) for checkpoint in checkpoints]
+        built = [saved_network(checkpoint) for checkpoint in checkpoints]
         for checkpoint, (member, _) in zip(checkpoints, built, strict=True):
             found = member.num_classes, member.image_size
             if found != (num_classes, image_size):
@@ -44,7 +38,7 @@ class EnsembleClassifier(Classifier):
                 )
         self.members = nn.ModuleList(member for member, _ in built)
         self.checkpoints = checkpoints
-        self._seen = [normalized_pictures(data) for _, data in built]
+        self._seen = [prepared(seen["packed_set"], seen["normalization"]) for _, seen in built]
 
     def setup(self, stage: str) -> None:
         """Refuse pictures that a member would take for something else.
@@ -52,7 +46,8 @@ class EnsembleClassifier(Classifier):
         Raises:
             ValueError: a member was trained on another data set, or its pictures were normalised otherwise.
         """
-        here = normalized_pictures(self.trainer.datamodule)
+        data = self.trainer.datamodule
+        here = prepared(data.folder.name, data.normalization)
         for checkpoint, seen in zip(self.checkpoints, self._seen, strict=True):
             if seen != here:
                 raise ValueError(f"{checkpoint} was trained on {seen}; here are {here}")
@@ -75,35 +70,6 @@ def matching(pattern: str) -> list[str]:
     return sorted(glob.glob(pattern)) or [pattern]
 
 
-def member_of(place: str) -> tuple[Classifier, LightningDataModule]:
-    """The network of a checkpoint or a run's folder, with its weights, and the data it was trained on, not read yet."""
-    path = Path(place, BEST) if Path(place).is_dir() else Path(place)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is no file; checkpoints names those of trained runs, or the runs' folders")
-    checkpoint = contents(path)
-    config = yaml.safe_load(checkpoint["config"])
-    parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_lightning_class_args(Classifier, "model", subclass_mode=True)
-    parser.add_lightning_class_args(LightningDataModule, "data", subclass_mode=True)
-    for data, model in (("num_classes", "num_classes"), ("input_size", "image_size")):
-        parser.link_arguments(f"data.{data}", f"model.init_args.{model}", apply_on="instantiate")
-    built = parser.instantiate_classes(parser.parse_object({name: config[name] for name in ("model", "data")}))
-    built.model.on_load_checkpoint(checkpoint)  # refuses the weights of another network
-    built.model.load_state_dict(checkpoint["state_dict"])
-    return built.model, built.data
-
-
-def contents(path: Path) -> dict[str, Any]:
-    """Weights and configuration of a checkpoint; no code in it can run."""
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(f"{path} is damaged, or is not a checkpoint ({str(error).splitlines()[0][:100]})") from error
-    if "config" not in checkpoint or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} does not say which network it holds; main.py fit writes checkpoints that do")
-    return checkpoint
-
-
-def normalized_pictures(data: LightningDataModule) -> str:
+def prepared(packed_set: str, normalization: str) -> str:
     """What decides which pictures reach a network: data set and split, their stored size, and the normalisation."""
-    return f"the packed set {data.folder.name} with normalization {data.normalization}"
+    return f"the packed set {packed_set} with normalization {normalization}"

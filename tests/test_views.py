@@ -16,7 +16,7 @@ from datamodules import Digits
 from datamodules.geometry import resize_matrix, warp_on_device
 from datamodules.normalization import Normalization
 from datamodules.shards import Manifest
-from lightning_modules.ensemble_classifier import member_of
+from lightning_modules.saved import saved_network
 
 CROPPED = ["--data.batch_augment", "datamodules.BatchAugment", "--data.batch_augment.crop", "24"]
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
@@ -45,8 +45,7 @@ def stored_pictures() -> tuple[torch.Tensor, Callable[[torch.Tensor], torch.Tens
 
 
 def mean_probabilities(views: list[torch.Tensor]) -> np.ndarray:
-    network, _ = member_of(str(RUN))
-    network.eval()
+    network, _ = saved_network(RUN)
     with torch.no_grad():
         return torch.stack([network(view).softmax(dim=1) for view in views]).mean(dim=0).numpy()
 

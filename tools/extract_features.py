@@ -45,8 +45,8 @@ from datamodules.loader import BatchLoader
 from datamodules.normalization import Normalization
 from datamodules.shards import Manifest
 from lightning_modules import Classifier, TorchvisionModel
-from lightning_modules.ensemble_classifier import member_of
 from lightning_modules.layer_output import LayerOutput, default_layer
+from lightning_modules.saved import saved_network
 from messages import message, quieten
 
 SPLITS = ("train", "val", "test")
@@ -92,7 +92,7 @@ def network_of_checkpoint(path: Path, image_size: int) -> Classifier:
     Raises:
         ValueError: the file is damaged or has no configuration, or its network takes pictures of another size.
     """
-    model, _ = member_of(str(path))
+    model, _ = saved_network(path)
     if model.image_size != image_size:
         raise ValueError(
             f"the network of {path} takes pictures of {model.image_size} pixels, not {image_size}; take "

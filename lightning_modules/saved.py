@@ -1,0 +1,80 @@
+"""A trained network as its checkpoint keeps it: weights, configuration, and how its pictures are prepared."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from pytorch_lightning.cli import LightningArgumentParser
+
+from lightning_modules.base import Classifier
+
+BEST = "checkpoints/best.ckpt"  # in a run's folder
+
+Preprocessing = dict[str, Any]
+"""``classes``, their names; ``stored_size`` and ``input_size`` in pixels; ``shift`` and ``scale``, tensors
+``(1, 3, h, w)``; and where they come from: ``packed_set`` and ``normalization``, names."""
+
+
+def saved_network(place: str | Path) -> tuple[Classifier, Preprocessing]:
+    """The network of a checkpoint, of a run's best checkpoint, or of exported weights; no code in the file can run.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, or does not hold all that is needed.
+    """
+    path = Path(place, BEST) if Path(place).is_dir() else Path(place)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is no file; name a checkpoint, or the folder of a trained run")
+    saved = _weights_file(path) if path.suffix == ".safetensors" else _checkpoint(path)
+    preprocessing = saved["preprocessing"]
+    settings = yaml.safe_load(saved["config"])["model"]
+    settings["init_args"]["num_classes"] = len(preprocessing["classes"])
+    settings["init_args"]["image_size"] = preprocessing["input_size"]
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(Classifier, "model", subclass_mode=True)
+    network = parser.instantiate_classes(parser.parse_object({"model": settings})).model
+    network.on_load_checkpoint(saved)  # refuses the weights of another network
+    network.load_state_dict(saved["state_dict"])
+    return network.eval(), preprocessing
+
+
+def save_weights(place: str | Path, file: Path) -> None:
+    """Write what ``saved_network`` needs into a safetensors file: tensors, and the rest as text beside them."""
+    from safetensors.torch import save_file
+
+    path = Path(place, BEST) if Path(place).is_dir() else Path(place)
+    saved = _checkpoint(path)
+    preprocessing = dict(saved["preprocessing"])
+    tensors = {f"preprocessing.{name}": preprocessing.pop(name) for name in ("shift", "scale")}
+    tensors |= {f"network.{name}": tensor for name, tensor in saved["state_dict"].items()}
+    metadata = {"config": saved["config"], "preprocessing": json.dumps(preprocessing)}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata)
+
+
+def _checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise ValueError(f"{path} is damaged, or is not a checkpoint ({str(error).splitlines()[0][:100]})") from error
+    if missing := {"config", "state_dict", "preprocessing"} - set(checkpoint):
+        raise ValueError(
+            f"{path} does not say which network it holds: it lacks {' and '.join(sorted(missing))}; main.py fit writes "
+            "checkpoints that do"
+        )
+    return checkpoint
+
+
+def _weights_file(path: Path) -> dict[str, Any]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            tensors, metadata = {name: file.get_tensor(name) for name in file.keys()}, file.metadata()  # noqa: SIM118
+        preprocessing = json.loads(metadata["preprocessing"])
+        preprocessing |= {name: tensors[f"preprocessing.{name}"] for name in ("shift", "scale")}
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is damaged, or was not written by tools/export.py ({error})") from error
+    weights = {name.removeprefix("network."): v for name, v in tensors.items() if name.startswith("network.")}
+    return {"config": metadata["config"], "preprocessing": preprocessing, "state_dict": weights}

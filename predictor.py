@@ -1,0 +1,64 @@
+"""A network as its users meet it: pictures of any kind in, probabilities of named classes out."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from datamodules.pack import fit
+from lightning_modules.saved import Preprocessing, saved_network
+
+
+class Predictor(nn.Module):
+    """Preprocessing, network and softmax in one module, which is also what is exported.
+
+    Args:
+        network: gives logits ``(B, C)`` of normalised images ``(B, 3, H, W)``.
+        preprocessing: see ``lightning_modules.saved``.
+    """
+
+    def __init__(self, network: nn.Module, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        self.network = network
+        self.classes: list[str] = preprocessing["classes"]
+        self.stored_size: int = preprocessing["stored_size"]
+        self.input_size: int = preprocessing["input_size"]
+        self.register_buffer("shift", preprocessing["shift"])
+        self.register_buffer("scale", preprocessing["scale"])
+
+    @classmethod
+    def load(cls, place: str | Path) -> "Predictor":
+        """That of a run's folder, a checkpoint or exported weights, in evaluation mode; see ``saved_network``."""
+        return cls(*saved_network(place)).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Probabilities float32 ``(B, C)`` of pictures uint8 RGB ``(B, S, S, 3)``, S being ``stored_size``."""
+        planes = images.permute(0, 3, 1, 2).float()
+        if self.stored_size != self.input_size:
+            size = self.input_size, self.input_size
+            planes = F.interpolate(planes, size, mode="bilinear", align_corners=False)
+        return self.network((planes - self.shift) * self.scale).float().softmax(dim=1)
+
+    @torch.inference_mode()
+    def probabilities(self, pictures: list[np.ndarray]) -> np.ndarray:
+        """float32 ``(B, C)`` of pictures uint8 ``(S, S, 3)``, on the module's device."""
+        return self(torch.from_numpy(np.stack(pictures)).to(self.shift.device)).cpu().numpy()
+
+
+def picture(source: Path | bytes, size: int) -> np.ndarray:
+    """A picture file or its bytes as data sets store it, uint8 RGB ``(size, size, 3)``.
+
+    Raises:
+        ValueError: it cannot be read; says why.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return fit(image, size)
+    except UnidentifiedImageError:
+        raise ValueError("it is no picture, or of an unknown format") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(getattr(error, "strerror", None) or str(error)) from error

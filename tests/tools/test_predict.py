@@ -1,0 +1,195 @@
+"""Pictures named, and networks exported: the same probabilities as the test of the run, whatever the way."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import main
+from callbacks.prediction_store import Predictions
+from datamodules import Digits
+from predictor import Predictor, picture
+from tools import export
+
+PROJECT = Path(main.__file__).parent
+CROPPED = ["--data.batch_augment", "datamodules.BatchAugment", "--data.batch_augment.crop", "24"]
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+
+
+@pytest.fixture(scope="module")
+def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tested run on the digits, in a folder without data."""
+    folder = tmp_path_factory.mktemp("run")
+    config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml"), "--data.root", str(shards), *QUIET]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("LITVISION_RUN", raising=False)
+        short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "20"]
+        main.run_command(["fit", *config, *short, "--name", "a", "--then", "test"])
+    return folder / "runs/quickstart_digits/a"
+
+
+@pytest.fixture(scope="module")
+def pictures(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first test pictures as files."""
+    folder = tmp_path_factory.mktemp("pictures")
+    data = Digits(root=str(shards))
+    data.setup("test")
+    for row in range(20):
+        Image.fromarray(data.splits["test"][row][0].numpy()).save(folder / f"{row:02d}.png")
+    return folder
+
+
+def call(tool: str, *args: object, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, str(PROJECT / f"tools/{tool}.py"), *map(str, args)], capture_output=True, input=given
+    )
+
+
+def test_a_checkpoint_alone_says_what_the_test_said(run: Path, pictures: Path) -> None:
+    done = call("predict", run / "checkpoints/best.ckpt", pictures, "--format", "json", "--batch_size", 7, "--top", 10)
+    assert done.returncode == 0, done.stderr
+    tested = Predictions.load(run)
+    for row, found in enumerate(json.loads(done.stdout)):
+        assert found["picture"] == str(pictures / f"{row:02d}.png")
+        told = {choice["class"]: choice["probability"] for choice in found["classes"]}
+        assert list(told.values()) == sorted(told.values(), reverse=True)
+        np.testing.assert_allclose([told[name] for name in tested.names], tested.probabilities[row], atol=2e-6)
+
+
+def test_csv_standard_input_and_a_table(run: Path, pictures: Path) -> None:
+    best = Predictions.load(run)
+    done = call("predict", run, "-", "--format", "csv", "--top", "1", given=(pictures / "00.png").read_bytes())
+    (row,) = csv.DictReader(io.StringIO(done.stdout.decode()))
+    expected = best.names[int(best.probabilities[0].argmax())]
+    assert (row["picture"], row["rank"], row["class"]) == ("-", "1", expected)
+    assert expected in call("predict", run, pictures / "00.png", "--top", "1").stdout.decode()
+
+
+def test_odd_pictures_are_read_and_broken_ones_named(run: Path, tmp_path: Path) -> None:
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
+    noise.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    noise.quantize(16).save(tmp_path / "palette.png")
+    noise.resize((1, 1)).save(tmp_path / "one_pixel.png")
+    noise.resize((20_000, 3)).save(tmp_path / "wide.png")
+    (tmp_path / "text.jpg").write_text("no picture")
+    whole = (tmp_path / "cmyk.jpg").read_bytes()
+    (tmp_path / "cut.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.png").touch()
+    Image.new("L", (20_000, 10_000)).save(tmp_path / "huge.png")
+    (tmp_path / "notes.txt").write_text("left out: the suffix is no picture's")
+    done = call("predict", run, tmp_path, tmp_path / "missing.png", "--format", "json")
+    assert done.returncode == 1
+    found = {Path(each["picture"]).name: each for each in json.loads(done.stdout)}
+    broken = {name for name, each in found.items() if "error" in each}
+    assert broken == {"text.jpg", "cut.jpg", "empty.png", "huge.png", "missing.png"}
+    assert set(found) - broken == {"cmyk.jpg", "palette.png", "one_pixel.png", "wide.png"}
+    told = done.stderr.decode()
+    assert all(name in told for name in broken)
+    assert "Traceback" not in told
+    assert "truncated" in found["cut.jpg"]["error"]
+    assert "exceeds limit" in found["huge.png"]["error"]
+
+
+def test_a_camera_turned_on_its_side(tmp_path: Path) -> None:
+    upright = Image.fromarray(np.random.default_rng(1).integers(0, 255, (32, 32, 3), np.uint8))
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    upright.rotate(90, expand=True).save(tmp_path / "turned.png", exif=turned)
+    np.testing.assert_array_equal(picture(tmp_path / "turned.png", 32), np.asarray(upright))
+
+
+@pytest.mark.parametrize(("levels", "expected"), [(65536, 255), (200, 199)])
+def test_sixteen_bits(tmp_path: Path, levels: int, expected: int) -> None:
+    values = np.linspace(0, levels - 1, 32 * 32).astype(np.uint16).reshape(32, 32)
+    Image.fromarray(values).save(tmp_path / "16.png")
+    found = picture(tmp_path / "16.png", 32)
+    assert found.max() == expected
+    np.testing.assert_array_equal(found[..., 0], values >> 8 if levels > 256 else values)
+
+
+@pytest.mark.parametrize(("mode", "words"), [("F", "floating-point"), ("I", "more than 16 bits")])
+def test_values_of_unknown_range_are_named(tmp_path: Path, mode: str, words: str) -> None:
+    Image.fromarray(np.full((8, 8), 1e6, np.float32 if mode == "F" else np.int32)).save(tmp_path / "x.tif")
+    with pytest.raises(ValueError, match=words):
+        picture(tmp_path / "x.tif", 8)
+
+
+def test_what_cannot_be_predicted_with(run: Path, pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "broken.ckpt").write_bytes(b"no checkpoint")
+    checkpoint = torch.load(run / "checkpoints/best.ckpt")
+    del checkpoint["preprocessing"]
+    torch.save(checkpoint, tmp_path / "old.ckpt")
+    for args, words in (
+        ((run, tmp_path / "nothing"), "holds no picture"),
+        ((tmp_path / "nowhere.ckpt", pictures), "is no file"),
+        ((tmp_path / "nothing", pictures), "is no file"),
+        ((tmp_path / "broken.ckpt", pictures), "is damaged"),
+        ((tmp_path / "old.ckpt", pictures), "lacks preprocessing"),
+        ((run, pictures, "--top", 0), "at least 1"),
+    ):
+        done = call("predict", *args)
+        assert done.returncode in (1, 2), words
+        assert words in done.stderr.decode()
+        assert "Traceback" not in done.stderr.decode()
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt2", ".safetensors"])
+def test_exports_agree(run: Path, pictures: Path, tmp_path: Path, suffix: str) -> None:
+    file = tmp_path / f"network{suffix}"
+    done = call("export", run, file, "--check", pictures)
+    assert done.returncode == 0, done.stderr
+    assert "on 20 given pictures" in done.stdout.decode()
+    tested = Predictions.load(run)
+    images = np.stack([picture(path, 32) for path in sorted(pictures.iterdir())])
+    for count in (1, 20):  # any batch size
+        np.testing.assert_allclose(outside(file, images[:count]), tested.probabilities[:count], atol=1e-5)
+
+
+def outside(file: Path, images: np.ndarray) -> np.ndarray:
+    """What the file says without this project's code, where that is possible."""
+    if file.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(file)
+        assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == [str(digit) for digit in range(10)]
+        return session.run(None, {"images": images})[0]
+    if file.suffix == ".pt2":
+        return torch.export.load(file).module()(torch.from_numpy(images)).detach().numpy()
+    return Predictor.load(file).probabilities(list(images))
+
+
+def test_an_export_that_disagrees_is_refused(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(export, "export_torch", lambda predictor, file: file.touch() or (lambda images: 0.5))
+    monkeypatch.setattr(sys, "argv", ["export.py", str(run), str(tmp_path / "x.pt2")])
+    with pytest.raises(SystemExit, match="differs by"):
+        export.main()
+    assert not (tmp_path / "x.pt2").exists()
+
+
+def test_another_suffix(run: Path, tmp_path: Path) -> None:
+    assert "must end with .onnx" in call("export", run, tmp_path / "x.h5").stderr.decode()
+
+
+def test_evaluation_size_other_than_stored(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LITVISION_RUN", raising=False)
+    config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml"), "--data.root", str(shards), *QUIET]
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--data.normalization", "standardize"]
+    main.run_command(["fit", *config, *short, *CROPPED, "--name", "a", "--then", "test"])
+    run, data = Path("runs/quickstart_digits/a"), Digits(root=str(shards))
+    data.setup("test")
+    images = data.splits["test"].__getitems__(range(50))[0].numpy()
+    found = Predictor.load(run).probabilities(list(images))
+    # the test rounds scaled pixels to whole numbers
+    np.testing.assert_allclose(found, Predictions.load(run).probabilities[:50], atol=0.02)

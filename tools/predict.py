@@ -1,0 +1,130 @@
+"""Name what pictures show, by a trained network: its checkpoint alone says how they are prepared.
+
+python tools/predict.py NETWORK PICTURES [PICTURES ...] [--top 5] [--format table]
+
+NETWORK is a run's folder, a checkpoint or a .safetensors file; PICTURES are files, folders (with all below them), or -
+for the bytes of one picture from standard input. A picture that cannot be read is named on standard error and the
+others are still predicted; the exit code is 1 then.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from messages import message, quieten
+from predictor import Predictor, picture
+
+Prediction = dict[str, str | list[dict[str, str | float]]]
+
+
+def listed(places: Sequence[str]) -> list[str]:
+    """Files as they are named, and all pictures below folders, told by their suffix.
+
+    Raises:
+        ValueError: a folder holds none.
+    """
+    suffixes, found = set(Image.registered_extensions()), []
+    for place in places:
+        if not Path(place).is_dir():
+            found.append(place)
+            continue
+        inside = sorted(path for path in Path(place).rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+        if not inside:
+            raise ValueError(f"the folder {place} holds no picture")
+        found += map(str, inside)
+    return found
+
+
+def read(place: str, size: int) -> np.ndarray | ValueError:
+    """The picture, uint8 ``(size, size, 3)``, or why there is none."""
+    try:
+        return picture(sys.stdin.buffer.read() if place == "-" else Path(place), size)
+    except ValueError as error:
+        return error
+
+
+def predictions(predictor: Predictor, places: Sequence[str], top: int, batch_size: int) -> Iterator[Prediction]:
+    """For each picture ``picture`` and its ``top`` classes, or ``error``."""
+    with ThreadPoolExecutor() as threads:
+        for start in range(0, len(places), batch_size):
+            batch = places[start : start + batch_size]
+            pictures = list(threads.map(read, batch, [predictor.stored_size] * len(batch)))
+            readable = [each for each in pictures if isinstance(each, np.ndarray)]
+            rows = iter(predictor.probabilities(readable) if readable else [])
+            for place, each in zip(batch, pictures, strict=True):
+                if isinstance(each, ValueError):
+                    yield {"picture": place, "error": str(each)}
+                    continue
+                row = next(rows)
+                best = np.argsort(-row, kind="stable")[:top]
+                classes = [{"class": predictor.classes[c], "probability": round(float(row[c]), 6)} for c in best]
+                yield {"picture": place, "classes": classes}
+
+
+def write(found: Sequence[Prediction], form: str, file: TextIO) -> None:
+    """A table or CSV with a line for each picture and class, or JSON."""
+    if form == "json":
+        json.dump(found, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+        return
+    rows = [
+        (each["picture"], rank, choice["class"], choice["probability"])
+        for each in found
+        for rank, choice in enumerate(each.get("classes", []), start=1)
+    ]
+    if form == "csv":
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["picture", "rank", "class", "probability"])
+        writer.writerows((place, rank, name, f"{probability:.6f}") for place, rank, name, probability in rows)
+        return
+    table = Table("picture", "class")
+    table.add_column("probability %", justify="right")
+    for place, rank, name, probability in rows:
+        table.add_row(escape(place) if rank == 1 else "", escape(name), f"{100 * probability:.2f}")
+    Console(file=file, width=None if file.isatty() else 120, highlight=False).print(table)
+
+
+def main() -> None:
+    """Predict, write, and tell by the exit code whether every picture could be read."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("network", metavar="NETWORK")
+    parser.add_argument("pictures", metavar="PICTURES", nargs="+")
+    parser.add_argument("--top", type=int, default=5, help="classes of each picture, most probable first (default 5)")
+    parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
+    parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time (default 64)")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    arguments = parser.parse_args()
+    if arguments.top < 1 or arguments.batch_size < 1:
+        parser.error("--top and --batch_size must be at least 1")
+    quieten()
+    try:
+        places = listed(arguments.pictures)
+        predictor = Predictor.load(arguments.network).to(arguments.device)
+        found = list(predictions(predictor, places, arguments.top, arguments.batch_size))
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(message(error))
+    write(found, arguments.format, sys.stdout)
+    failed = [each for each in found if "error" in each]
+    for each in failed:
+        print(f"error: {each['picture']} cannot be read: {each['error']}", file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
