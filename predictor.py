@@ -1,15 +1,12 @@
 """A network as its users meet it: pictures of any kind in, probabilities of named classes out."""
 
-import io
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from datamodules.pack import fit
 from lightning_modules.saved import Preprocessing, saved_network
 
 
@@ -47,18 +44,3 @@ class Predictor(nn.Module):
     def probabilities(self, pictures: list[np.ndarray]) -> np.ndarray:
         """float32 ``(B, C)`` of pictures uint8 ``(S, S, 3)``, on the module's device."""
         return self(torch.from_numpy(np.stack(pictures)).to(self.shift.device)).cpu().numpy()
-
-
-def picture(source: Path | bytes, size: int) -> np.ndarray:
-    """A picture file or its bytes as data sets store it, uint8 RGB ``(size, size, 3)``.
-
-    Raises:
-        ValueError: it cannot be read; says why.
-    """
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return fit(image, size)
-    except UnidentifiedImageError:
-        raise ValueError("it is no picture, or of an unknown format") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(getattr(error, "strerror", None) or str(error)) from error

@@ -66,11 +66,13 @@ class Provenance(Callback):
 
 
 def commit(folder: Path) -> str | None:
-    """The commit that is checked out, marked where tracked files differ from it."""
+    """The commit that is checked out, marked where tracked files other than ``docs/`` differ from it."""
     try:
         git = ["git", "-C", str(folder)]
         head = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
-        changes = subprocess.run([*git, "diff", "--quiet", "HEAD"], capture_output=True, check=False).returncode
+        changes = subprocess.run(
+            [*git, "diff", "--quiet", "HEAD", "--", ".", ":!docs"], capture_output=True, check=False
+        ).returncode
     except (OSError, subprocess.CalledProcessError):
         return None
     return head + "+changes" * bool(changes)

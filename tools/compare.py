@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
@@ -23,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks import run_folder
 from callbacks.prediction_store import Predictions
-from cli import experiment
 from messages import message, quieten
+from pictures import draw, tested_pictures
 
 SHOWN = 24  # pictures
 
@@ -82,19 +81,11 @@ def draw_flipped(run: Path, one: Predictions, other: Predictions, flipped: np.nd
     """The pictures that one run gets right and the other wrong, those first of which a run is surest."""
     sureness = np.maximum(one.probabilities.max(axis=1), other.probabilities.max(axis=1))
     chosen = flipped[np.argsort(-sureness[flipped])][:SHOWN]
-    data = experiment(run_folder.config_of(run), [], run).datamodule
-    data.prepare_data()
-    data.setup("test")
-    images, _ = data.splits["test"].__getitems__(one.rows[chosen])
-    rows = -(-len(chosen) // 6)
-    figure = Figure(figsize=(12, 2.6 * rows), dpi=100, layout="compressed")
-    for axes, image, place in zip(figure.subplots(rows, 6, squeeze=False).flat, images, chosen, strict=False):
-        said = [names.names[names.probabilities[place].argmax()] for names in (one, other)]
-        axes.imshow(image.numpy(), interpolation="nearest")
-        axes.set_title(f"{one.names[one.labels[place]]}\nA: {said[0]}\nB: {said[1]}", fontsize=8)
-    for axes in figure.axes:
-        axes.set_axis_off()
-    figure.savefig(path)
+    said = [[found.names[c] for c in found.probabilities[chosen].argmax(axis=1)] for found in (one, other)]
+    labels = [one.names[label] for label in one.labels[chosen]]
+    titles = [f"{label}\nA: {a}\nB: {b}" for label, a, b in zip(labels, *said, strict=True)]
+    heading = f"{len(chosen)} of {len(flipped)} that flipped"
+    draw(tested_pictures(run, one.rows[chosen]), titles, heading, path, columns=6)
 
 
 def main() -> None:

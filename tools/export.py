@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lightning_modules.saved import save_weights
 from messages import message, quieten
-from predictor import Predictor, picture
-from tools.predict import listed
+from pictures import listed, picture
+from predictor import Predictor
 
 TOLERANCE = 1e-4  # between probabilities
 BATCH = 50

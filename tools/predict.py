@@ -18,7 +18,6 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -26,27 +25,10 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from messages import message, quieten
-from predictor import Predictor, picture
+from pictures import listed, picture
+from predictor import Predictor
 
 Prediction = dict[str, str | list[dict[str, str | float]]]
-
-
-def listed(places: Sequence[str]) -> list[str]:
-    """Files as they are named, and all pictures below folders, told by their suffix.
-
-    Raises:
-        ValueError: a folder holds none.
-    """
-    suffixes, found = set(Image.registered_extensions()), []
-    for place in places:
-        if not Path(place).is_dir():
-            found.append(place)
-            continue
-        inside = sorted(path for path in Path(place).rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-        if not inside:
-            raise ValueError(f"the folder {place} holds no picture")
-        found += map(str, inside)
-    return found
 
 
 def read(place: str, size: int) -> np.ndarray | ValueError:

@@ -23,7 +23,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from matplotlib.figure import Figure
 from PIL import Image
 from rich.console import Console
 from rich.progress import track
@@ -39,6 +38,7 @@ from datamodules.base import run_seed
 from datamodules.batches import Batches
 from datamodules.shards import MANIFEST, Manifest, Shard, ShardDataset, verify
 from messages import message, quieten
+from pictures import draw
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # on Windows
 
@@ -164,22 +164,6 @@ def sightings(data: ImageDataModule, row: int, count: int) -> np.ndarray:
     planes = images.permute(0, 3, 1, 2).float()
     planes, _ = augment.erase_and_mix(planes, labels, seed, keys, data.num_classes)
     return planes.clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
-
-
-def draw(images: Sequence[np.ndarray], titles: Sequence[str], heading: str, out: Path) -> None:
-    """A grid of pictures, as a file."""
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"the folder {out.parent} is not there; make it, or write {out.name} elsewhere")
-    columns = int(np.ceil(np.sqrt(len(images))))
-    lines = int(np.ceil(len(images) / columns))
-    figure = Figure(figsize=(1.6 * columns, 1.8 * lines + 0.6), layout="constrained")
-    figure.suptitle(heading)
-    for number, (image, title) in enumerate(zip(images, titles, strict=True), start=1):
-        axes = figure.add_subplot(lines, columns, number)
-        axes.imshow(image)
-        axes.set_title(title if len(title) <= 20 else title[:19] + "…", fontsize=8)
-        axes.set_axis_off()
-    figure.savefig(out, dpi=100)
 
 
 def data_of(config: Path, flags: Sequence[str]) -> ImageDataModule:

@@ -46,7 +46,7 @@ def test_settings_classes_verdict_and_pictures(tmp_path: Path, shards: Path) -> 
     assert "A 50.00 %, B 75.00 % of 60 pictures; only A is right on 0, only B on 15: p = 6.1e-05" in done.stdout
     assert "15 of 15 pictures that flipped" in done.stdout
     pixels = np.asarray(Image.open(tmp_path / "flipped.png").convert("L"))
-    assert pixels.shape[1] == 1200
+    assert pixels.shape[1] == 960
     assert len(np.unique(pixels)) > 20
 
 

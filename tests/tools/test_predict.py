@@ -15,7 +15,8 @@ from PIL import Image
 import main
 from callbacks.prediction_store import Predictions
 from datamodules import Digits
-from predictor import Predictor, picture
+from pictures import picture
+from predictor import Predictor
 from tools import export
 
 PROJECT = Path(main.__file__).parent

@@ -1,0 +1,77 @@
+"""Pictures for people: from files, from the data that a run was tested on, and as a sheet of many."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image, UnidentifiedImageError
+
+from callbacks import run_folder
+from cli import experiment
+from datamodules.pack import fit
+
+
+def picture(source: Path | bytes, size: int) -> np.ndarray:
+    """A picture file or its bytes as data sets store it, uint8 RGB ``(size, size, 3)``.
+
+    Raises:
+        ValueError: it cannot be read; says why.
+    """
+    try:
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            return fit(image, size)
+    except UnidentifiedImageError:
+        raise ValueError("it is no picture, or of an unknown format") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(getattr(error, "strerror", None) or str(error)) from error
+
+
+def listed(places: Sequence[str]) -> list[str]:
+    """Files as they are named, and all pictures below folders, told by their suffix.
+
+    Raises:
+        ValueError: a folder holds none.
+    """
+    suffixes, found = set(Image.registered_extensions()), []
+    for place in places:
+        if not Path(place).is_dir():
+            found.append(place)
+            continue
+        inside = sorted(path for path in Path(place).rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+        if not inside:
+            raise ValueError(f"the folder {place} holds no picture")
+        found += map(str, inside)
+    return found
+
+
+def tested_pictures(run: Path, rows: Sequence[int]) -> np.ndarray:
+    """Stored pictures uint8 ``(N, H, W, 3)`` of these rows of the test split that a run's configuration names."""
+    data = experiment(run_folder.config_of(run), [], run).datamodule
+    data.prepare_data()
+    data.setup("test")
+    return data.splits["test"].__getitems__(rows)[0].numpy()
+
+
+def draw(
+    images: Sequence[np.ndarray], titles: Sequence[str], heading: str, out: Path, columns: int | None = None
+) -> None:
+    """A sheet of pictures as a file: RGB uint8 ``(H, W, 3)``, or one channel of any range ``(H, W)``.
+
+    Raises:
+        FileNotFoundError: the file's folder is not there.
+    """
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"the folder {out.parent} is not there; make it, or write {out.name} elsewhere")
+    columns = columns or int(np.ceil(np.sqrt(len(images))))
+    lines = -(-len(images) // columns)
+    figure = Figure(figsize=(1.6 * columns, 1.8 * lines + 0.6), layout="constrained")
+    figure.suptitle(heading)
+    for number, (image, title) in enumerate(zip(images, titles, strict=True), start=1):
+        axes = figure.add_subplot(lines, columns, number)
+        axes.imshow(image, cmap="gray", interpolation="nearest")
+        texts = [line if len(line) <= 20 else line[:19] + "…" for line in title.splitlines()]
+        axes.set_title("\n".join(texts), fontsize=8)
+        axes.set_axis_off()
+    figure.savefig(out, dpi=100)
