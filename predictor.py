@@ -34,11 +34,15 @@ class Predictor(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Probabilities float32 ``(B, C)`` of pictures uint8 RGB ``(B, S, S, 3)``, S being ``stored_size``."""
+        return self.network(self.normalized(images)).float().softmax(dim=1)
+
+    def normalized(self, images: Tensor) -> Tensor:
+        """The network's input float32 ``(B, 3, H, W)``, of the same pictures."""
         planes = images.permute(0, 3, 1, 2).float()
         if self.stored_size != self.input_size:
             size = self.input_size, self.input_size
             planes = F.interpolate(planes, size, mode="bilinear", align_corners=False)
-        return self.network((planes - self.shift) * self.scale).float().softmax(dim=1)
+        return (planes - self.shift) * self.scale
 
     @torch.inference_mode()
     def probabilities(self, pictures: list[np.ndarray]) -> np.ndarray:

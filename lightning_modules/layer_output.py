@@ -1,6 +1,8 @@
 """What a layer inside a network gives for a batch of pictures."""
 
 import difflib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any, Literal
 
@@ -37,6 +39,35 @@ def default_layer(model: Classifier) -> str:
     return [name for name, dimensions in before if dimensions > 2][-1]
 
 
+def layer_of(model: nn.Module, name: str) -> nn.Module:
+    """The layer of that name.
+
+    Raises:
+        ValueError: there is none; names near ones.
+    """
+    layers = [each for each, _ in model.named_modules() if each]
+    if name not in layers:
+        near = difflib.get_close_matches(name, layers, n=5, cutoff=0.5) or layers[-5:]
+        raise ValueError(f"the network has no layer {name!r}; near are {', '.join(near)}")
+    return model.get_submodule(name)
+
+
+@contextmanager
+def recorded(model: nn.Module, name: str) -> Iterator[list[Any]]:
+    """A list to which the layer's outputs are added while the context lasts, as they are in the graph of gradients."""
+    outputs: list[Any] = []
+
+    def keep(module: nn.Module, inputs: Any, output: Any) -> Tensor | None:
+        outputs.append(output)
+        return output.clone() if isinstance(output, Tensor) else None  # the next layer may work in place
+
+    hook = layer_of(model, name).register_forward_hook(keep)
+    try:
+        yield outputs
+    finally:
+        hook.remove()
+
+
 class LayerOutput:
     """Gives the output of a layer, flattened.
 
@@ -51,16 +82,7 @@ class LayerOutput:
 
     def __init__(self, model: Classifier, name: str, pool: Pool) -> None:
         self.model, self.name, self.pool = model, name, pool
-        layers = [each for each, _ in model.named_modules() if each]
-        if name not in layers:
-            near = difflib.get_close_matches(name, layers, n=5, cutoff=0.5) or layers[-5:]
-            raise ValueError(f"the network has no layer {name!r}; near are {', '.join(near)}")
-        self._output: Any = None
-        model.get_submodule(name).register_forward_hook(self._keep)
-
-    def _keep(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        # a copy, since the next layer may work in place
-        self._output = output.clone() if isinstance(output, Tensor) else output
+        layer_of(model, name)
 
     def __call__(self, images: Tensor) -> Tensor:
         """Features float32 ``(B, D)`` of normalised images ``(B, 3, H, W)``.
@@ -68,12 +90,11 @@ class LayerOutput:
         Raises:
             ValueError: the layer gives no tensor, or nothing to average.
         """
-        self._output = None
-        with torch.inference_mode():
+        with torch.inference_mode(), recorded(self.model, self.name) as outputs:
             self.model(images)
-        if not isinstance(self._output, Tensor) or len(self._output) != len(images):
+        if not outputs or not isinstance(outputs[-1], Tensor) or len(outputs[-1]) != len(images):
             raise ValueError(f"the layer {self.name} gives no output for each picture in evaluation; take another")
-        output, self._output = self._output.float(), None
+        output = outputs[-1].float()
         if self.pool == "average":
             if output.dim() not in (3, 4):
                 raise ValueError(

@@ -1,0 +1,137 @@
+"""Feature maps, Grad-CAM, mistakes and calibration, each against what can be worked out otherwise."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+from torchmetrics.functional.classification import multiclass_calibration_error
+
+import main
+from callbacks.prediction_store import PROBABILITIES, Predictions
+from predictor import Predictor
+from tools import explain, feature_maps
+
+PROJECT = Path(main.__file__).parent
+CONFIG = "data: {{class_path: datamodules.Digits, init_args: {{root: {root}}}}}\n"
+CONFIG += "model: {{class_path: lightning_modules.MiniVGGNet}}\ntrainer: {{max_epochs: 1}}\n"
+
+
+@pytest.fixture
+def predictor() -> Predictor:
+    torch.manual_seed(0)
+    pooled = nn.AdaptiveAvgPool2d(1)
+    network = nn.Sequential(nn.Conv2d(3, 5, 3), nn.ReLU(inplace=True), pooled, nn.Flatten(), nn.Linear(5, 4))
+    plain = {"classes": list("abcd"), "stored_size": 12, "input_size": 12}
+    return Predictor(network, {**plain, "shift": torch.full((1, 3, 1, 1), 127.5), "scale": torch.tensor(0.01)}).eval()
+
+
+@pytest.fixture
+def image() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
+
+
+@pytest.fixture
+def run(tmp_path: Path, shards: Path) -> Path:
+    """A tested run on the digits: random probabilities."""
+    logits = np.random.default_rng(0).normal(size=(300, 10)) * 2
+    probabilities = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    labels = np.random.default_rng(1).integers(0, 10, 300)
+    names = [f"digit {digit}" for digit in range(10)]
+    rows = np.arange(300)
+    Predictions(probabilities.astype(np.float32), rows, labels, names, "x").save(tmp_path / "run" / PROBABILITIES)
+    (tmp_path / "run/config.yaml").write_text(CONFIG.format(root=shards))
+    return tmp_path / "run"
+
+
+def call(tool: str, *args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / f"tools/{tool}.py"), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("layer", ["0", "1"])
+@pytest.mark.parametrize("label", [None, 2])
+def test_grad_cam_after_pooling_is_the_weighted_sum_of_maps(
+    predictor: Predictor, image: np.ndarray, layer: str, label: int | None
+) -> None:
+    chosen, probability, evidence = explain.grad_cam(predictor, layer, image, label)
+    with torch.no_grad():
+        maps = predictor.network[0](predictor.normalized(torch.tensor(image[None])))
+        logits = predictor.network[2:](maps.relu())[0]
+    assert chosen == (logits.argmax() if label is None else label)
+    assert probability == pytest.approx(logits.softmax(dim=0)[chosen].item(), abs=1e-6)
+    active = (maps > 0).float() if layer == "0" else torch.ones_like(maps)  # ReLU passes no gradient below zero
+    weights = predictor.network[4].weight.detach()[chosen] * active.mean(dim=(2, 3))[0]
+    expected = torch.einsum("c,chw->hw", weights, maps[0] if layer == "0" else maps[0].relu()).relu()
+    np.testing.assert_allclose(evidence, expected / expected.max(), atol=1e-5)
+
+
+def test_feature_maps_are_those_of_the_layer_though_the_next_works_in_place(
+    predictor: Predictor, image: np.ndarray
+) -> None:
+    found = feature_maps.feature_maps(predictor, "0", image)
+    torch.testing.assert_close(found, predictor.network[0](predictor.normalized(torch.tensor(image[None])))[0].detach())
+    assert found.min() < 0
+    with pytest.raises(ValueError, match="gives no feature map"):
+        feature_maps.feature_maps(predictor, "4", image)
+    with pytest.raises(ValueError, match="no layer '9'"):
+        feature_maps.feature_maps(predictor, "9", image)
+
+
+def test_calibration_error_is_that_of_torchmetrics(run: Path) -> None:
+    tested = Predictions.load(run)
+    counts, sure, accuracy, error = explain.reliability(tested, 15)
+    probabilities, labels = torch.from_numpy(tested.probabilities), torch.from_numpy(tested.labels)
+    expected = multiclass_calibration_error(probabilities, labels, 10, n_bins=15, norm="l1").item()
+    assert error == pytest.approx(expected, abs=1e-6)
+    assert error > 0.2
+    assert counts.sum() == 300
+    there = counts > 0
+    assert (accuracy[there] * counts[there]).sum() == tested.right().sum()
+    assert np.isnan(sure[~there]).all()
+
+
+def test_sheets_of_mistakes_and_calibration(run: Path, tmp_path: Path) -> None:
+    done = call("explain", "mistakes", run, tmp_path / "mistakes.png", "--count", 10)
+    assert f"10 of {(~Predictions.load(run).right()).sum()} mistakes among 300" in done.stdout
+    assert len(np.unique(np.asarray(Image.open(tmp_path / "mistakes.png")))) > 100
+    done = call("explain", "calibration", run, tmp_path / "calibration.png")
+    assert "overconfident by" in done.stdout
+    assert Image.open(tmp_path / "calibration.png").width == 550
+
+
+def test_from_a_trained_run(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("LITVISION_RUN", raising=False)
+    config = str(PROJECT / "experiments/quickstart_digits.yaml")
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu"]
+    main.run_command(["fit", "--config", config, "--name", "a", "--data.root", str(shards), *short])
+    run = "runs/quickstart_digits/a"
+    noise = np.random.default_rng(0).integers(0, 256, (32, 32, 3), np.uint8)
+    Path("pictures").mkdir()
+    Image.fromarray(noise).save("pictures/a.png")
+    Path("pictures/broken.png").touch()
+    done = call("explain", "gradcam", run, "cam.png", "pictures", "--class", "3")
+    assert done.returncode == 1
+    assert "broken.png cannot be read" in done.stderr
+    assert Image.open("cam.png").width == 320  # the picture, and the overlay beside it
+    assert call("feature_maps", run, "pictures/a.png", "maps.png", "--channels", "5").returncode == 0
+    assert call("feature_maps", run, "--filters", "filters.png").returncode == 0
+    for file in ("maps.png", "filters.png"):
+        assert len(np.unique(np.asarray(Image.open(file)))) > 20
+    for args, words in (
+        (("explain", "gradcam", run, "x.png", "pictures", "--class", "cat"), "there is no class cat"),
+        (("explain", "gradcam", run, "x.png", "pictures", "--layer", "net.conv"), "no layer 'net.conv'; near are"),
+        (("explain", "mistakes", run, "x.png"), "main.py test --run"),
+        (("feature_maps", run, "x.png"), "either a picture or --filters"),
+        (("feature_maps", run, "pictures/a.png", "nowhere/x.png"), "the folder nowhere is not there"),
+        (("feature_maps", run, "pictures/broken.png", "x.png"), "broken.png cannot be read"),
+    ):
+        done = call(*args)
+        assert done.returncode in (1, 2), args
+        assert words in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,109 @@
+"""See what a layer of a trained network gives for a picture, or the filters of its first convolution.
+
+python tools/feature_maps.py NETWORK PICTURE FILE.png [--layer NAME] [--channels 64]
+python tools/feature_maps.py NETWORK --filters FILE.png [--channels 64]
+
+NETWORK is a run's folder, a checkpoint or a .safetensors file. Each channel is drawn from its own least value (black)
+to its greatest (white), which its title gives, so brightness does not compare between channels. The default layer is
+the last one with a feature map; tools/inspect_model.py --run FOLDER lists all.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from lightning_modules.layer_output import default_layer, recorded
+from messages import message, quieten
+from pictures import draw, picture
+from predictor import Predictor
+
+COLUMNS = 8
+
+
+@torch.inference_mode()
+def feature_maps(predictor: Predictor, layer: str, image: np.ndarray) -> Tensor:
+    """What a layer gives for a picture uint8 ``(S, S, 3)``: float32 ``(C, H, W)``.
+
+    Raises:
+        ValueError: there is no such layer (names near ones), or it gives no map.
+    """
+    with recorded(predictor.network, layer) as outputs:
+        predictor(torch.tensor(image[None]))
+    if not outputs or not isinstance(outputs[0], Tensor) or outputs[0].dim() != 4:
+        raise ValueError(
+            f"the layer {layer} gives no feature map (C, H, W); tools/inspect_model.py lists what each gives"
+        )
+    return outputs[0][0].float()
+
+
+def first_filters(network: nn.Module) -> tuple[str, Tensor]:
+    """Name and weights ``(C, 3, h, w)`` of the first convolution that sees colours.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and module.in_channels == 3:
+            return name, module.weight.detach().float()
+    raise ValueError("the network has no convolution that sees colours")
+
+
+def draw_maps(maps: Tensor, heading: str, out: Path) -> None:
+    """Each channel of ``(C, H, W)`` in grey, with its number, least and greatest value."""
+    titles = [f"{number}\n{each.min():.2g} to {each.max():.2g}" for number, each in enumerate(maps)]
+    draw(list(maps.numpy()), titles, heading, out, COLUMNS)
+
+
+def draw_filters(weights: Tensor, heading: str, out: Path) -> None:
+    """Each of ``(C, 3, h, w)`` in colours, grey being zero, all on one scale."""
+    colours = 0.5 + 0.5 * weights / weights.abs().max()
+    images = list((255 * colours).byte().permute(0, 2, 3, 1).numpy())
+    draw(images, [str(number) for number in range(len(images))], heading, out, COLUMNS)
+
+
+def main() -> None:
+    """Draw one of both."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("network", metavar="NETWORK")
+    parser.add_argument("picture", metavar="PICTURE", nargs="?", type=Path)
+    parser.add_argument("out", metavar="FILE.png", type=Path)
+    parser.add_argument("--filters", action="store_true", help="draw the filters of the first convolution")
+    parser.add_argument("--layer", help="the layer to look at")
+    parser.add_argument("--channels", type=int, default=64, help="the first of them are drawn (default 64)")
+    arguments = parser.parse_args()
+    if arguments.channels < 1:
+        parser.error("--channels must be at least 1")
+    if arguments.filters != (arguments.picture is None):
+        parser.error("name either a picture or --filters")
+    quieten()
+    try:
+        predictor = Predictor.load(arguments.network)
+        if arguments.filters:
+            name, weights = first_filters(predictor.network)
+            shown = weights[: arguments.channels]
+            draw_filters(shown, f"{name}: {len(shown)} of {len(weights)} filters", arguments.out)
+        else:
+            try:
+                image = picture(arguments.picture, predictor.stored_size)
+            except ValueError as error:
+                raise ValueError(f"{arguments.picture} cannot be read: {error}") from error
+            layer = arguments.layer or default_layer(predictor.network)
+            maps = feature_maps(predictor, layer, image)
+            shown = maps[: arguments.channels]
+            size = "x".join(map(str, maps.shape[1:]))
+            draw_maps(shown, f"{layer}: {len(shown)} of {len(maps)} channels of {size}", arguments.out)
+    except (ValueError, OSError) as error:
+        sys.exit(message(error))
+    print(arguments.out)
+
+
+if __name__ == "__main__":
+    main()
