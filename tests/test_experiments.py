@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 import main
-from tools import reproduce
+import results
 
 PROJECT = Path(main.__file__).parent
 EXPERIMENTS = sorted((PROJECT / "experiments").rglob("*.yaml"))
@@ -23,6 +23,8 @@ def test_one_batch(experiment: Path, raw: Path, tmp_path: Path, monkeypatch: pyt
     quiet = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     if "weights: DEFAULT" in experiment.read_text():
         flags += ["--model.backbone.weights", ""]  # tests download nothing
+    if "weights: runs/" in experiment.read_text():
+        flags += ["--model.weights", ""]  # of a run that is not there
     main.run_command(["fit", "--config", str(experiment), *one, *flags, *quiet])
     (record,) = json.loads(Path("runs", experiment.stem, "a", "history.json").read_text())
     assert record["step"] == 1
@@ -59,7 +61,7 @@ def test_layout(experiment: Path) -> None:
     assert lines[: len(header)] == header
     published = [line for line in header if line.startswith("# Published") or "Published: " in line]
     assert published
-    assert "none" in published[0] or all(reproduce.FIGURE.search(line) for line in published)
+    assert "none" in published[0] or all(results.FIGURE.search(line) for line in published)
     command = "test" if experiment in ENSEMBLES else "fit"
     assert any(f"{command} --config experiments/{experiment.name}" in line for line in header)
     keys = [line.split(":")[0] for line in lines if line and not line.startswith((" ", "#"))]

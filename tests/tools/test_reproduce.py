@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import main
+import results
 from tools import reproduce
 
 PROJECT = Path(main.__file__).parent
@@ -54,7 +55,8 @@ def test_two_seeds_become_a_row(folder: Path, shards: Path) -> None:
     page = (folder / "docs/results.md").read_text()
     assert "Seed 1;" in page
     assert "Seed 2;" in page
-    assert page.count("no record") == len(list((PROJECT / "experiments").rglob("*.yaml"))) - 1
+    others = len(list((PROJECT / "experiments").rglob("*.yaml"))) - 2  # this one, and the ensemble, which has no row
+    assert page.count("no record") == others
     for seed in (1, 2):
         record = (folder / f"docs/records/quickstart_digits-short-seed{seed}.json").read_text()
         assert not any(str(place) in record + page for place in (shards, PROJECT, folder))
@@ -83,20 +85,52 @@ def test_an_interrupted_run_is_finished(folder: Path, shards: Path) -> None:
     os.remove(folder / "docs/records/quickstart_digits-cut-seed3.json")
 
 
+def test_an_ensemble_has_a_row(folder: Path, shards: Path) -> None:
+    tool = [sys.executable, str(PROJECT / "tools/train_ensemble.py"), "quickstart_digits", "--name", "short"]
+    subprocess.run([*tool, "--seeds", "1", "2"], cwd=folder, check=True, capture_output=True)
+    done = call(folder, "--record", "runs/quickstart_digits/short-ensemble")
+    assert done.returncode == 0, done.stderr
+    one, other = (
+        json.loads((folder / f"runs/quickstart_digits/short-seed{seed}/report/metrics.json").read_text())["test/top1"]
+        for seed in (1, 2)
+    )
+    figures = json.loads((folder / "runs/quickstart_digits/short-ensemble/report/ensemble.json").read_text())
+    together = figures["ensemble"]
+    ((_, _, mean, best, ensemble, gain, epochs, _),) = rows(folder, "2 of quickstart_digits")
+    assert mean.startswith(f"{50 * (one + other):.2f} %")
+    assert (best, ensemble) == (f"{100 * max(one, other):.2f} %", f"**{100 * together:.2f} %**")
+    assert gain == f"{100 * (together - max(one, other)):+.2f}"
+    assert epochs == "**shortened: 1 of 8**"
+
+
+def test_a_linear_classifier_has_a_row(folder: Path, tmp_path: Path) -> None:
+    features = {"backbone": "vgg16", "data": "datamodules.flowers17.Flowers17", "layer": "net.features.30"}
+    features |= {"input_size": 224, "shape": [1360, 25088], "weights": str(tmp_path / "vgg16.pth")}
+    test = {"samples": 340, "rank1": 0.75, "rank5": 0.9, "by_class": {}}
+    description = {"C": 0.1, "training_samples": 918, "features": features, "test": test}
+    (tmp_path / "vgg16.linear.json").write_text(json.dumps(description))
+    assert call(folder, "--record", str(tmp_path / "vgg16.linear.json")).returncode == 0
+    (cells,) = rows(folder, "vgg16 on Flowers17")
+    assert cells[1:-1] == ["net.features.30", "224", "25088", "918", "0.1", "**75.00 %** ± 2.3", "90.00 %"]
+    assert str(tmp_path) not in (folder / "docs/records/linear/vgg16.linear.json").read_text()
+    (tmp_path / "other.json").write_text("{}")
+    assert "was not written by tools/train_linear.py" in call(folder, "--record", str(tmp_path / "other.json")).stderr
+
+
 def test_difference_and_subset(folder: Path) -> None:
     record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
     record["metrics"]["test/top1"], record["validation"]["val/top1"], record["epochs"] = 0.75, 0.25, 8
     experiment = {"trainer": {"max_epochs": 8}}
-    assert "| 70.5 % test accuracy | **75.00 %** ± 2.0 | +4.50 |" in reproduce.row(
+    assert "| 70.5 % test accuracy | **75.00 %** ± 2.0 | +4.50 |" in results.row(
         [record], "70.5 % test accuracy", experiment
     )
-    assert "**25.00 %** ± 3.7 in validation | -45.50 |" in reproduce.row(
+    assert "**25.00 %** ± 3.7 in validation | -45.50 |" in results.row(
         [record], "70.5 % validation accuracy", experiment
     )
     fewer = copy.deepcopy(record)
     fewer["samples"]["train"] -= 1000
-    assert "| **797 of 1797** |" in reproduce.row([fewer], "70.5 % test accuracy", experiment)
-    assert "4.50" not in reproduce.row([fewer], "70.5 % test accuracy", experiment)
+    assert "| **797 of 1797** |" in results.row([fewer], "70.5 % test accuracy", experiment)
+    assert "4.50" not in results.row([fewer], "70.5 % test accuracy", experiment)
 
 
 def test_commands_name_no_folder_of_a_machine() -> None:
@@ -108,9 +142,9 @@ def test_published_figures_of_flags() -> None:
     text = (
         "# A network.\n# Published: 9 % test accuracy.\n# Published with --model.depth 20: 8 % test accuracy.\nx: 1\n"
     )
-    assert reproduce.published(text, "main.py fit") == "9 % test accuracy"
-    assert reproduce.published(text, "main.py fit --model.depth 20 --a b") == "8 % test accuracy"
-    assert reproduce.published(text, "main.py fit --model.depth 44") == "9 % test accuracy"
+    assert results.published(text, "main.py fit") == "9 % test accuracy"
+    assert results.published(text, "main.py fit --model.depth 20 --a b") == "8 % test accuracy"
+    assert results.published(text, "main.py fit --model.depth 44") == "9 % test accuracy"
 
 
 def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:

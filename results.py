@@ -1,0 +1,189 @@
+"""The page of results, made from records alone: published figures beside ours."""
+
+import importlib
+import re
+import statistics
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from callbacks.provenance import abbreviated
+
+PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
+FIGURE = re.compile(r"([\d.]+) % (test|validation) accuracy")
+
+Record = dict[str, Any]
+
+
+def without_seed(record: Record) -> str:
+    """The command that runs with other seeds share."""
+    return re.sub(r" --seed_everything \d+", "", record["command"])
+
+
+def page(records: list[Record], experiments: list[Path], more: list[str]) -> str:
+    """Markdown: every experiment with the figure that its file quotes and the records there are; then ``more``."""
+    lines = [
+        "# Results",
+        "",
+        "Made by `python tools/reproduce.py` from the records in [docs/records](records); no figure is typed by hand.",
+        "Test accuracy is measured once, on the checkpoint that validation chose. Where a command has",
+        "`--data.validate_on_test true`, as the published runs, the test split validates: nothing is chosen by it, and",
+        "the checkpoint of the last epoch is tested. The deviation is that over the seeds; of one seed, that of a",
+        "share of so many test pictures. Where less was trained than the experiment says, in epochs or pictures, that",
+        "is in bold, and there is no difference to state.",
+        "",
+        "| experiment | published | ours | difference | top-5 | epochs | pictures | images/s | time | seeds |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    curves = []
+    for experiment in experiments:
+        text = experiment.read_text(encoding="utf-8")
+        if "EnsembleClassifier" in text:  # see below
+            continue
+        mine = sorted((r for r in records if r["experiment"] == experiment.stem), key=without_seed)
+        if not mine:
+            lines.append(f"| {experiment.stem} | {published(text, '')} | no record | | | | | | | |")
+        for command, runs in groupby(mine, without_seed):
+            group = list(runs)
+            lines.append(row(group, published(text, command), yaml.safe_load(text)))
+            for record in group:
+                curves += ["", *curve(record)]
+    return "\n".join([*lines, *more, "", "## Records", *curves, ""])
+
+
+def ensembles(records: list[Record], experiments: Path) -> list[str]:
+    """The table of ensembles: their members differ by their seeds alone."""
+    lines = [
+        "",
+        "## Ensembles",
+        "",
+        "The mean of the members' probabilities (`tools/train_ensemble.py`); the deviation is that over the members.",
+        "",
+        "| members | published | one, test accuracy | the best | the ensemble | gain over the best | epochs | record |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for record in records:
+        accuracies = list(record["members"].values())
+        experiment = yaml.safe_load((experiments / f"{record['experiment']}.yaml").read_text(encoding="utf-8"))
+        whole = experiments / f"ensemble_{record['experiment'].partition('_')[2]}.yaml"
+        cells = [
+            f"{len(accuracies)} of {record['experiment']}",
+            published(whole.read_text(encoding="utf-8"), "") if whole.exists() else "",
+            f"{100 * record['mean']:.2f} % ± {100 * statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else "",
+            f"{100 * max(accuracies):.2f} %",
+            f"**{100 * record['ensemble']:.2f} %**",
+            f"{100 * (record['ensemble'] - max(accuracies)):+.2f}",
+            trained(record, experiment["trainer"]["max_epochs"]),
+            f"[{record['name']}](records/ensembles/{identity(record)}.json)",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines if records else []
+
+
+def linear(records: dict[str, Record]) -> list[str]:
+    """The table of linear classifiers on the features of a network that was trained on something else."""
+    lines = [
+        "",
+        "## Linear classifiers on features",
+        "",
+        "Logistic regression on what a layer of a trained network gives (`tools/extract_features.py`,",
+        "`tools/train_linear.py`); C by cross-validation on the training rows. The deviation is that of a share of so",
+        "many test pictures.",
+        "",
+        "| features | layer | pixels | values | training pictures | C | test rank-1 | rank-5 | record |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, record in records.items():
+        features, test = record["features"], record["test"]
+        deviation = (test["rank1"] * (1 - test["rank1"]) / test["samples"]) ** 0.5
+        cells = [
+            f"{features['backbone']} on {features['data'].rpartition('.')[2]}",
+            features["layer"],
+            str(features["input_size"]),
+            str(features["shape"][1]),
+            str(record["training_samples"]),
+            f"{record['C']:g}",
+            f"**{100 * test['rank1']:.2f} %** ± {100 * deviation:.1f}",
+            f"{100 * test['rank5']:.2f} %" if test["rank5"] else "",
+            f"[{Path(name).stem}](records/linear/{name})",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines if records else []
+
+
+def trained(record: Record, planned: int) -> str:
+    """The epochs of a run, in bold where they, or their batches, are fewer than the experiment says."""
+    share = record["config"]["trainer"]["limit_train_batches"]
+    if record["epochs"] >= planned and not share:
+        return str(planned)
+    return f"**shortened: {record['epochs']} of {planned}{f', of {share} batches' * bool(share)}**"
+
+
+def published(experiment: str, command: str) -> str:
+    """The published figure that an experiment's file quotes, for these flags."""
+    texts = {flags or "": text for flags, text in PUBLISHED.findall(experiment.replace("\n# ", "\n"))}
+    return next((text for flags, text in texts.items() if flags and flags in command), texts.get("", ""))
+
+
+def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
+    """A line of the table, of runs that differ by their seeds."""
+    record, samples = runs[0], runs[0]["metrics"]["samples"]
+    planned, official = experiment["trainer"]["max_epochs"], official_samples(record)
+    pictures = sum(record["samples"].values())
+    if record["config"]["data"]["init_args"]["validate_on_test"]:
+        pictures -= record["samples"]["val"]
+    epochs, few = trained(record, planned), bool(official) and pictures < 0.99 * official
+
+    figure = FIGURE.search(quoted)
+    on_validation = bool(figure) and figure[2] == "validation"
+    values = [run["validation"]["val/top1"] if on_validation else run["metrics"]["test/top1"] for run in runs]
+    mean = statistics.mean(values)
+    if len(values) > 1:
+        deviation = statistics.stdev(values)
+    else:
+        deviation = (mean * (1 - mean) / (record["samples"]["val"] if on_validation else samples)) ** 0.5
+    speeds = [run["images_per_second"] for run in runs if run["images_per_second"]]  # early runs have none
+    cells = [
+        record["experiment"],
+        quoted,
+        f"**{100 * mean:.2f} %** ± {100 * deviation:.1f}" + " in validation" * on_validation,
+        f"{100 * mean - float(figure[1]):+.2f}" if figure and epochs == str(planned) and not few else "",
+        f"{100 * statistics.mean(run['metrics']['test/top5'] for run in runs):.2f} %"
+        if "test/top5" in record["metrics"]
+        else "",
+        epochs,
+        f"**{pictures} of {official}**" if few else f"{pictures}",
+        f"{statistics.median(speeds):.0f}" if speeds else "",
+        f"{statistics.mean(run['seconds'] for run in runs) / 60:.0f} min",
+        f"{len(runs)}: " + ", ".join(f"[{run['name']}](records/{identity(run)}.json)" for run in runs),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def official_samples(record: Record) -> int | None:
+    """How many pictures the whole data set has."""
+    module, name = record["config"]["data"]["class_path"].rsplit(".", 1)
+    return getattr(importlib.import_module(module), name).official_samples
+
+
+def curve(record: Record) -> list[str]:
+    """How a record was made, and its learning curve."""
+    versions, commit = record["versions"], abbreviated(record["commit"])
+    return [
+        f"### {record['experiment']}, {record['name']}",
+        "",
+        f"`python {record['command']}`",
+        "",
+        f"Seed {record['seed']}; {record['hardware']}; processes: {record['processes']}; precision: "
+        f"{record['precision']}; torch {versions['torch']}, pytorch-lightning {versions['pytorch-lightning']}; "
+        f"commit {commit}.",
+        "",
+        f"![Loss and accuracy over the epochs](records/{identity(record)}.png)",
+    ]
+
+
+def identity(record: Record) -> str:
+    """File name of a record, without its ending."""
+    return f"{record['experiment']}-{record['name']}"
