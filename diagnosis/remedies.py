@@ -167,7 +167,8 @@ def longer(settings: Settings) -> str:
     """Training on."""
     epochs = settings.max_epochs
     switch = f"--trainer.max_epochs {2 * epochs}" if epochs and epochs > 0 else "a higher --trainer.max_epochs"
-    return f"train longer (python main.py fit --run {settings.run} {switch}), because the loss was still falling at the end"
+    command = f"python main.py fit --run {settings.run} {switch}"
+    return f"train longer ({command}), because the loss was still falling at the end"
 
 
 def mixing(settings: Settings) -> list[str]:
