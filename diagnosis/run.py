@@ -86,4 +86,5 @@ def data_of(section: dict[str, Any], flags: Sequence[str]) -> ImageDataModule:
     parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
     # first the section, so that a flag changes a setting in it
     settings = parser.parse_args([f"--data={json.dumps(section)}", *flags])
-    return parser.instantiate_classes(settings).data
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name until version 4.48
+    return instantiate(settings).data

@@ -155,6 +155,30 @@ def test_margin_is_two_standard_errors() -> None:
     assert 0.05 < none_wrong.margin < 0.25
 
 
+def test_numbers_of_pictures(said: Diagnose, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    text = said(run)
+    assert "numbers of pictures are estimates" in text
+    assert re.search(r"training │ 1.00 │ 45000 .* validation │ 2.00 │ 5000 .* test │ 2.00 │ 10000 ", text)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["trainer"]["accumulate_grad_batches"] = 4
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert "training │ 1.00 │ 180000" in said(run)
+
+
+def test_errors_are_of_the_best_epoch(said: Diagnose, tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run", 0.995, 0.80, 0.795)
+    history = json.loads((run / "history.json").read_text())
+    history[2].update({"train/top1": 0.91, "val/top1": 0.85})
+    (run / "history.json").write_text(json.dumps(history))
+    text = said(run)
+    assert (shown_error(text, "training"), shown_error(text, "validation")) == (9.0, 15.0)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["init_args"]["validate_on_test"] = True  # no epoch is chosen by the test split
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert shown_error(said(run), "training") == 0.5
+
+
 def test_an_upper_bound_decides_only_what_it_can(said: Diagnose, tmp_path: Path) -> None:
     text = said(a_run(tmp_path / "run", 0.70, 0.75, 0.745, data={"batch_augment": AUGMENT}))
     assert "upper bound: it was measured under batch_augment.flip, batch_augment.padding, while" in text
