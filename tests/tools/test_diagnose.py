@@ -240,6 +240,9 @@ def test_curves_with_noise() -> None:
     assert rises([*(1 - 0.1 * np.arange(5)), *(0.6 + 0.02 * np.arange(25) + noise[:25])])
     assert not rises([*(0.5 + fast + noise)])
     assert not falls([3.0, 2.0, 1.0], 0.02)  # too few to tell
+    assert not falls([*(1 - 0.0005 * np.arange(30))], 0.02)  # steadily, but next to nothing
+    assert not falls([1.0] * 10 + [1.0, 0.75, 0.5, 0.3, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2], 0.02)  # it turned
+    assert not rises([*(1 - 0.1 * np.arange(5)), *(0.6 + 0.0005 * np.arange(25))])
 
 
 def test_diverged(said: Diagnose, tmp_path: Path) -> None:
