@@ -100,6 +100,13 @@ def next_step(run: Run, gaps: Sequence[Gap]) -> str:
     gap, certain = largest(gaps)
     if gap is None:
         more = f" {longer(run.settings).capitalize()}." if "still falling" in run.signs else ""
+        whole = Gap("variance", gaps[0].before, gaps[-1].after)
+        if whole.found:
+            return (
+                f"No gap exceeds two standard errors, yet the error of {whole.after.of} is {100 * whole.size:.1f} "
+                "points more than wanted: these are too few pictures to say where that arises. Take more of them for "
+                f"validation (--data.val_fraction) and for the test.{more}"
+            )
         return (
             "No gap exceeds two standard errors: the network is as good as wanted, as far as so many pictures can "
             f"tell. Ask for less error (--human), or test on more pictures to see smaller differences.{more}"
