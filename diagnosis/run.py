@@ -1,0 +1,90 @@
+"""A run as its folder tells of it: configuration, history, data."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pytorch_lightning.cli import LightningArgumentParser
+
+from callbacks import run_folder
+from callbacks.training_monitor import HISTORY, Record, best_epoch
+from datamodules import ImageDataModule
+from datamodules.shards import MANIFEST, Manifest
+from diagnosis.gaps import Sign, signs
+from diagnosis.remedies import Settings
+
+
+class Run:
+    """What a run's folder tells.
+
+    Raises:
+        FileNotFoundError: it is not a run's folder.
+        ValueError: a file in it is damaged.
+    """
+
+    def __init__(self, folder: Path, flags: Sequence[str]) -> None:
+        self.folder = folder
+        self.config = yaml.safe_load(run_folder.config_of(folder).read_text(encoding="utf-8"))
+        self.settings = Settings.of(self.config, folder)
+        self.data = data_of(self.config["data"], flags)
+        self.history: list[Record] = read(folder / HISTORY) if (folder / HISTORY).is_file() else []
+        self.stopped_by_loss = self._stopped_by_loss()
+        if not self.history and not self.stopped_by_loss:
+            raise FileNotFoundError(f"{folder} has no {HISTORY}: it has not finished an epoch of training")
+        manifest = self.data.folder / MANIFEST
+        self.manifest = Manifest.load(self.data.folder) if manifest.is_file() else None
+
+    @property
+    def best(self) -> Record:
+        """Of the epoch whose weights are tested."""
+        best = None if self.data.validate_on_test else best_epoch(self.history)
+        return next((record for record in self.history if record["epoch"] == best), self.history[-1])
+
+    @property
+    def signs(self) -> list[Sign]:
+        """What the curves show."""
+        return ["diverges"] if self.stopped_by_loss else signs(self.history, self.classes)
+
+    @property
+    def classes(self) -> int | None:
+        """How many there are, where the data set or its packed set tells."""
+        named = getattr(type(self.data), "classes", None)
+        return len(self.manifest.classes) if self.manifest else len(named) if isinstance(named, Sequence) else None
+
+    def pictures(self, split: str) -> int:
+        """Rows of ``train`` or ``val``: of the packed set, or without it estimated from the steps of an epoch."""
+        if self.manifest:
+            return sum(shard.rows for shard in self.manifest.splits[split])
+        first = self.history[0]
+        accumulated = self.config["trainer"].get("accumulate_grad_batches") or 1
+        train = round(first["step"] / first["epoch"] * self.data.batch_size * accumulated)
+        share = self.data.val_fraction
+        return train if split == "train" else max(1, round(train * share / (1 - share)))
+
+    def _stopped_by_loss(self) -> bool:
+        """Whether the log ends with a loss that is no number, in an epoch that was not finished since."""
+        log = self.folder / "log.txt"
+        text = log.read_text(encoding="utf-8", errors="replace") if log.is_file() else ""
+        epochs = [int(number) for number in re.findall(r"the loss is (?:nan|-?inf) in epoch (\d+)", text)]
+        return bool(epochs) and epochs[-1] > (self.history[-1]["epoch"] if self.history else 0)
+
+
+def read(path: Path) -> Any:
+    """The content of a JSON file."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error})") from error
+
+
+def data_of(section: dict[str, Any], flags: Sequence[str]) -> ImageDataModule:
+    """The data that a configuration names, changed by flags."""
+    parser = LightningArgumentParser(exit_on_error=False, allow_abbrev=False)
+    parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
+    # first the section, so that a flag changes a setting in it
+    settings = parser.parse_args([f"--data={json.dumps(section)}", *flags])
+    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name until version 4.48
+    return instantiate(settings).data
