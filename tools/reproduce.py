@@ -25,6 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.provenance import abbreviated
 from fit_and_test import PROJECT, fit_and_test
+from run_record import tested_epoch
 
 MACHINE_FACTS = ("--data.source", "--data.root", "--data.num_workers", "--trainer.enable_progress_bar", "--name")
 PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
@@ -48,9 +49,7 @@ def record_of(run: Path) -> Record:
     except FileNotFoundError as error:
         raise ValueError(f"{run} is not a run that was trained and tested: {error.filename} is missing") from error
     last, settings = sessions[-1], config["data"]["init_args"]
-    # the test split chose nothing where it validates: the last epoch is tested then
-    choice = history[-1:] if settings["validate_on_test"] else history
-    tested = max(choice, key=lambda epoch: epoch.get("val/top1") or 0)
+    tested = tested_epoch(history, settings["validate_on_test"])
     for name in ("source", "root", "num_workers"):
         settings.pop(name, None)
     config["trainer"].pop("default_root_dir", None)

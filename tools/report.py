@@ -1,0 +1,254 @@
+"""One page over a run or many: figures, learning curves, settings that differ, confusions, the surest mistakes.
+
+python tools/report.py RUN [RUN ...] [--out report.html]
+
+The page is one file that needs nothing else and no network. What a run has not written yet is named on it.
+"""
+
+import argparse
+import base64
+import io
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from jinja2 import Environment, StrictUndefined
+from PIL import Image
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import charts
+from callbacks.class_report import NOT_FINITE, Scores
+from callbacks.prediction_store import Predictions
+from callbacks.provenance import abbreviated
+from callbacks.training_monitor import curve
+from charts import Chart, Curve, chart
+from messages import message, quieten
+from pictures import tested_pictures
+from run_record import RunRecord, differences, tested_epoch
+
+MISTAKES = 12  # of a run
+PAIRS = 10  # of classes
+PIXELS = 128  # of a picture's longer side, at most
+SMALL = 20  # classes whose confusions are a table; a picture shows those of more
+OF_A_MACHINE = {"data.init_args.root", "data.init_args.source", "data.init_args.num_workers"}
+
+
+@dataclass
+class Mistake:
+    """A picture that was named wrongly: PNG as base64, both names, the probability of both, and its row."""
+
+    picture: str
+    true: str
+    said: str
+    probability: float
+    of_true: float
+    row: int
+
+
+@dataclass
+class Tested:
+    """What the test of a run says: scores of the classes, confusions ``(C, C or C + 1)``, the most frequent of them."""
+
+    names: list[str]
+    predictable: list[str]
+    scores: list[tuple[str, float, float, float, int]]
+    confusion: list[list[int]]
+    pairs: list[tuple[str, str, int, int]]
+    wrong: int
+    heat_map: str | None
+    mistakes: list[Mistake] = field(default_factory=list)
+
+
+@dataclass
+class Section:
+    """A run on the page: what is written above it, its record, and its test if there was one."""
+
+    title: str
+    record: RunRecord
+    validation: float | None
+    tested: Tested | None = None
+
+    @property
+    def test(self) -> float | None:
+        """Accuracy on the test split."""
+        return self.record.metrics.get("test/top1")
+
+    @property
+    def deviation(self) -> float | None:
+        """That of a share of so many test pictures: binomial, of one run."""
+        samples = self.record.metrics.get("samples")
+        return (self.test * (1 - self.test) / samples) ** 0.5 if samples and self.test is not None else None
+
+
+def section(title: str, record: RunRecord) -> Section:
+    """A run's part of the page; what cannot be read is added to what is missing."""
+    epoch = tested_epoch(record.history, record.validates_on_test) if record.history else {}
+    if not record.predictions:
+        return Section(title, record, epoch.get("val/top1"))
+    tested = evaluate(record.predictions)
+    try:
+        tested.mistakes = mistakes(record.folder, record.predictions)
+    except Exception as error:  # the configuration names any class, and its data may lie anywhere
+        record.missing.append(f"The pictures cannot be shown: {message(error).removeprefix('error: ')}.")
+    return Section(title, record, epoch.get("val/top1"), tested)
+
+
+def evaluate(found: Predictions) -> Tested:
+    """Scores and confusions; a probability that is no number names no class."""
+    classes = len(found.names)
+    finite = np.isfinite(found.probabilities).all(axis=1)
+    said = np.where(finite, found.probabilities.argmax(axis=1), classes)
+    confusion = np.zeros((classes, classes + 1), np.int64)
+    np.add.at(confusion, (found.labels, said), 1)
+    predictable = [*found.names, NOT_FINITE] if confusion[:, -1].any() else found.names
+    errors = confusion[:, : len(predictable)].copy()
+    np.fill_diagonal(errors, 0)
+    pairs = []
+    for place in np.argsort(-errors, axis=None, kind="stable")[:PAIRS]:
+        true, other = np.unravel_index(place, errors.shape)
+        if errors[true, other]:
+            pairs.append((found.names[true], predictable[other], int(errors[true, other]), int(confusion[true].sum())))
+    shown = confusion[:, : len(predictable)]
+    heat_map = png(shaded(shown)) if classes > SMALL else None
+    scores = Scores.of(confusion).rows(found.names)
+    return Tested(found.names, predictable, scores, shown.tolist(), pairs, int(errors.sum()), heat_map)
+
+
+def shaded(confusion: np.ndarray) -> Image.Image:
+    """A pixel for each pair of classes, on any background; the square root lets rare confusions show."""
+    shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    pixels = np.empty((*confusion.shape, 4), np.uint8)
+    pixels[..., :3], pixels[..., 3] = (47, 111, 208), np.round(255 * np.sqrt(shares))
+    return Image.fromarray(pixels)
+
+
+def mistakes(run: Path, found: Predictions) -> list[Mistake]:
+    """The wrongly named pictures that the network was surest of."""
+    surest = np.where(found.right(), -1, np.nan_to_num(found.probabilities, nan=-1, posinf=-1).max(axis=1))
+    chosen = [int(place) for place in np.argsort(-surest, kind="stable")[:MISTAKES] if surest[place] >= 0]
+    if not chosen:
+        return []
+    shown = []
+    for place, pixels in zip(chosen, tested_pictures(run, found.rows[chosen].tolist(), found.split), strict=True):
+        image = Image.fromarray(pixels)
+        image.thumbnail((PIXELS, PIXELS))
+        label, said = int(found.labels[place]), int(found.probabilities[place].argmax())
+        sureness, of_true = (float(found.probabilities[place, each]) for each in (said, label))
+        shown.append(
+            Mistake(png(image), found.names[label], found.names[said], sureness, of_true, int(found.rows[place]))
+        )
+    return shown
+
+
+def png(image: Image.Image) -> str:
+    """The picture as base64 text."""
+    file = io.BytesIO()
+    image.save(file, "png", optimize=True)
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def titles(records: Sequence[RunRecord]) -> list[str]:
+    """The shortest names that tell the runs apart."""
+    for spell in (lambda run: run.name, lambda run: f"{run.experiment}/{run.name}"):
+        names = [spell(record) for record in records]
+        if len(set(names)) == len(names):
+            return names
+    return [str(record.folder) for record in records]
+
+
+def learning_curves(sections: Sequence[Section]) -> list[Chart]:
+    """Loss and accuracy of all runs, as far as they were measured."""
+    drawn = []
+    for title, metric, scale in (("Loss", "loss", 1), ("Top-1 accuracy, %", "top1", 100)):
+        curves = []
+        for number, each in enumerate(sections):
+            for stage, label in (("train", "training"), ("val", "validation")):
+                epochs, values = curve(each.record.history, f"{stage}/{metric}")
+                points = [(epoch, scale * value) for epoch, value in zip(epochs, values, strict=True)]
+                curves.append(Curve(f"{each.title}, {label}", number, stage == "train", points))
+        if any(each.points for each in curves):
+            drawn.append(chart(title, curves))
+    return drawn
+
+
+def over_seeds(sections: Sequence[Section], differing: set[str]) -> tuple[int, float, float] | None:
+    """Number, mean and standard deviation of the test accuracies, where the runs differ by their seed alone."""
+    values = [each.test for each in sections if each.test is not None]
+    seeds = {each.record.config.get("seed_everything") for each in sections}
+    epochs = {each.record.epochs for each in sections}
+    if len(values) < len(sections) or len(values) < 2 or len(seeds) < len(values) or len(epochs) > 1:
+        return None
+    if differing - OF_A_MACHINE - {"seed_everything"}:
+        return None
+    return len(values), statistics.mean(values), statistics.stdev(values)
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """Per cent, or a dash for what was not measured."""
+    return "–" if share is None else f"{100 * share:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or seconds."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds else "–"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def setting(value: Any) -> str:
+    """A setting as YAML."""
+    return yaml.safe_dump(value, sort_keys=False, default_flow_style=False).removesuffix("\n...\n").strip()
+
+
+def page(runs: Sequence[Path]) -> str:
+    """The page as HTML.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder is not a run's.
+    """
+    records = [RunRecord.load(run) for run in {run.resolve(): run for run in runs}.values()]
+    sections = [section(title, record) for title, record in zip(titles(records), records, strict=True)]
+    settings = list(differences(*(record.config for record in records)))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": percent, "duration": duration, "setting": setting, "abbreviated": abbreviated}
+    template = environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+    return template.render(
+        sections=sections,
+        experiments=list(dict.fromkeys(record.experiment for record in records)),
+        settings=settings,
+        seeds=over_seeds(sections, {name for name, *_ in settings}),
+        charts=learning_curves(sections),
+        axes=charts,
+        small=SMALL,
+        made=datetime.now(UTC),
+    )
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
+    arguments = parser.parse_args()
+    quieten()
+    try:
+        if not arguments.out.parent.is_dir():
+            raise FileNotFoundError(f"the folder {arguments.out.parent} is not there; make it, or choose another --out")
+        arguments.out.write_text(page(arguments.runs), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        sys.exit(message(error))
+    print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1000:.0f} kB)")
+
+
+if __name__ == "__main__":
+    main()
