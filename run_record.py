@@ -47,7 +47,7 @@ class RunRecord:
         except yaml.YAMLError as error:
             raise ValueError(f"{path} is no YAML: {error}") from error
         if not isinstance(config, dict):
-            raise ValueError(f"{path} is not the configuration of a run")
+            raise ValueError(f"{path} is no configuration of a run")
         record = cls(run, text, config)
         record.history = record._read(HISTORY, "no epoch was finished in this folder") or []
         record.sessions = record._read(SESSIONS, "nothing says when and where the run was trained") or []
@@ -95,11 +95,11 @@ class RunRecord:
         except FileNotFoundError:
             self.missing.append(f"There is no {name}: {consequence}.")
         except (OSError, ValueError) as error:
-            self.missing.append(f"{name} cannot be read ({error}): {consequence}.")
+            self.missing.append(f"{name} cannot be read: {error}.")
         return None
 
 
-def tested_epoch(history: Sequence[Record], validates_on_test: bool) -> Record:
+def chosen_epoch(history: Sequence[Record], validates_on_test: bool) -> Record:
     """The epoch whose checkpoint is tested: that of the best validation accuracy, or the last where nothing chooses."""
     return max(history[-1:] if validates_on_test else history, key=lambda epoch: epoch.get("val/top1") or 0)
 

@@ -31,12 +31,13 @@ from callbacks.training_monitor import curve
 from charts import Chart, Curve, chart
 from messages import message, quieten
 from pictures import tested_pictures
-from run_record import RunRecord, differences, tested_epoch
+from run_record import RunRecord, chosen_epoch, differences
 
 MISTAKES = 12  # of a run
 PAIRS = 10  # of classes
 PIXELS = 128  # of a picture's longer side, at most
 SMALL = 20  # classes whose confusions are a table; a picture shows those of more
+ABSENT = "\N{EN DASH}"
 OF_A_MACHINE = {"data.init_args.root", "data.init_args.source", "data.init_args.num_workers"}
 
 
@@ -89,7 +90,7 @@ class Section:
 
 def section(title: str, record: RunRecord) -> Section:
     """A run's part of the page; what cannot be read is added to what is missing."""
-    epoch = tested_epoch(record.history, record.validates_on_test) if record.history else {}
+    epoch = chosen_epoch(record.history, record.validates_on_test) if record.history else {}
     if not record.predictions:
         return Section(title, record, epoch.get("val/top1"))
     tested = evaluate(record.predictions)
@@ -192,13 +193,13 @@ def over_seeds(sections: Sequence[Section], differing: set[str]) -> tuple[int, f
 
 def percent(share: float | None, digits: int = 2) -> str:
     """Per cent, or a dash for what was not measured."""
-    return "–" if share is None else f"{100 * share:.{digits}f}"
+    return ABSENT if share is None else f"{100 * share:.{digits}f}"
 
 
 def duration(seconds: float) -> str:
     """Hours and minutes, or seconds."""
     if seconds < 60:
-        return f"{seconds:.0f} s" if seconds else "–"
+        return f"{seconds:.0f} s" if seconds else ABSENT
     hours, minutes = divmod(round(seconds / 60), 60)
     return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
@@ -228,6 +229,7 @@ def page(runs: Sequence[Path]) -> str:
         charts=learning_curves(sections),
         axes=charts,
         small=SMALL,
+        absent=ABSENT,
         made=datetime.now(UTC),
     )
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.provenance import abbreviated
 from fit_and_test import PROJECT, fit_and_test
-from run_record import tested_epoch
+from run_record import chosen_epoch
 
 MACHINE_FACTS = ("--data.source", "--data.root", "--data.num_workers", "--trainer.enable_progress_bar", "--name")
 PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
@@ -49,7 +49,7 @@ def record_of(run: Path) -> Record:
     except FileNotFoundError as error:
         raise ValueError(f"{run} is not a run that was trained and tested: {error.filename} is missing") from error
     last, settings = sessions[-1], config["data"]["init_args"]
-    tested = tested_epoch(history, settings["validate_on_test"])
+    tested = chosen_epoch(history, settings["validate_on_test"])
     for name in ("source", "root", "num_workers"):
         settings.pop(name, None)
     config["trainer"].pop("default_root_dir", None)
