@@ -1,5 +1,6 @@
 """Learning curves as positions on a drawing, for a page that draws them in its own colours."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT = 460, 300  # of a drawing; the margins hold the labels of the axes
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 44
+WIDE = 1000  # values whose greatest is so many times the least are drawn logarithmically: a loss that diverged
 
 Points = list[tuple[float, float]]
 
@@ -35,15 +37,21 @@ def chart(title: str, curves: Sequence[Curve]) -> Chart:
     """Place curves, of which at least one has a point, on a drawing of ``WIDTH`` times ``HEIGHT``."""
     xs, ys = zip(*(point for curve in curves for point in curve.points), strict=True)
     epochs = MaxNLocator(8, integer=True, min_n_ticks=1).tick_values(min(xs), max(xs))
-    levels = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(min(ys), max(ys))
+    logarithmic = min(ys) > 0 and max(ys) > WIDE * min(ys)
+    if logarithmic:
+        title += ", logarithmic"
+        levels = [10.0**power for power in range(math.floor(math.log10(min(ys))), math.ceil(math.log10(max(ys))) + 1)]
+    else:
+        levels = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(min(ys), max(ys)).tolist()
     left, right = min(xs), max(max(xs), min(xs) + 1)
-    low, high = levels[0], levels[-1]
+    scale = math.log10 if logarithmic else float
+    low, high = scale(levels[0]), scale(levels[-1])
 
     def across(x: float) -> float:
         return round(LEFT + (x - left) / (right - left) * (WIDTH - LEFT - RIGHT), 1)
 
     def down(y: float) -> float:
-        return round(HEIGHT - BOTTOM - (y - low) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
+        return round(HEIGHT - BOTTOM - (scale(y) - low) / (high - low) * (HEIGHT - TOP - BOTTOM), 1)
 
     placed = [
         Curve(curve.label, curve.run, curve.training, [(across(x), down(y)) for x, y in curve.points])

@@ -238,7 +238,7 @@ def test_no_mistake_and_a_probability_that_is_no_number(tmp_path: Path, shards: 
     page = Page(report.page([whole, run(tmp_path / "nan", shards, found)]))
     assert "No picture was named wrongly." in page.text
     assert [row[-1] for row in page.tables["confusion"][1]] == ["not finite", "0", "1", *["0"] * 8]
-    assert "1 pictures were named wrongly; none can be shown." in page.text
+    assert "1 picture was named wrongly; none can be shown." in page.text
 
 
 def test_many_classes_are_a_picture(tmp_path: Path, shards: Path) -> None:
