@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import yaml
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
+from pytorch_lightning.cli import LightningArgumentParser
 
 from callbacks import run_folder
-from cli import experiment
+from datamodules import ImageDataModule
 from datamodules.pack import fit
+from datamodules.shards import MANIFEST
 
 
 def picture(source: Path | bytes, size: int) -> np.ndarray:
@@ -46,11 +49,29 @@ def listed(places: Sequence[str]) -> list[str]:
     return found
 
 
-def tested_pictures(run: Path, rows: Sequence[int]) -> np.ndarray:
-    """Stored pictures uint8 ``(N, H, W, 3)`` of these rows of the test split that a run's configuration names."""
-    data = experiment(run_folder.config_of(run), [], run).datamodule
+def tested_pictures(run: Path, rows: Sequence[int], split: str) -> np.ndarray:
+    """Stored pictures uint8 ``(N, H, W, 3)`` of these rows of the test split that a run's configuration names.
+
+    Args:
+        split: the checksum of the pictures that were tested, see ``callbacks.prediction_store.Predictions``.
+
+    Raises:
+        FileNotFoundError: they are not packed there.
+        ValueError: others are.
+    """
+    settings = yaml.safe_load(run_folder.config_of(run).read_text(encoding="utf-8"))["data"]
+    parser = LightningArgumentParser(exit_on_error=False)
+    parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
+    data = parser.instantiate_classes(parser.parse_object({"data": settings})).data
+    if not (data.folder / MANIFEST).exists():
+        raise FileNotFoundError(
+            f"{data.folder} is not there, which holds the pictures that {run} was tested on; a root that is relative "
+            f"counts from the working folder, and main.py test --run {run} packs them again"
+        )
     data.prepare_data()
     data.setup("test")
+    if data.checksum_of("test") != split:
+        raise ValueError(f"{data.folder} holds other pictures than {run} was tested on; test it again")
     return data.splits["test"].__getitems__(rows)[0].numpy()
 
 

@@ -8,9 +8,7 @@ they were equally good (McNemar 1947; Dietterich 1998, section 3.1). Both must h
 
 import argparse
 import sys
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import yaml
@@ -24,17 +22,9 @@ from callbacks import run_folder
 from callbacks.prediction_store import Predictions
 from messages import message, quieten
 from pictures import draw, tested_pictures
+from run_record import differences
 
 SHOWN = 24  # pictures
-
-
-def differences(one: Any, other: Any, name: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Settings that two configurations do not share: name, and value in each; None where it is missing."""
-    if isinstance(one, dict) and isinstance(other, dict):
-        for key in [*one, *(key for key in other if key not in one)]:
-            yield from differences(one.get(key), other.get(key), f"{name}.{key}" if name else key)
-    elif one != other:
-        yield name, one, other
 
 
 def both(run_a: Path, run_b: Path) -> tuple[Predictions, Predictions]:
@@ -85,7 +75,7 @@ def draw_flipped(run: Path, one: Predictions, other: Predictions, flipped: np.nd
     labels = [one.names[label] for label in one.labels[chosen]]
     titles = [f"{label}\nA: {a}\nB: {b}" for label, a, b in zip(labels, *said, strict=True)]
     heading = f"{len(chosen)} of {len(flipped)} that flipped"
-    draw(tested_pictures(run, one.rows[chosen]), titles, heading, path, columns=6)
+    draw(tested_pictures(run, one.rows[chosen], one.split), titles, heading, path, columns=6)
 
 
 def main() -> None:

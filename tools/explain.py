@@ -92,7 +92,7 @@ def draw_mistakes(run: Path, count: int, out: Path) -> str:
         f"{tested.names[label]}\nsaid: {tested.names[answer]}\n{100 * sure:.1f} %"
         for label, answer, sure in zip(tested.labels[chosen], said, confidence[chosen], strict=True)
     ]
-    images = tested_pictures(run, tested.rows[chosen])
+    images = tested_pictures(run, tested.rows[chosen], tested.split)
     draw(images, titles, f"{len(chosen)} of {len(wrong)} mistakes, the surest first", out, columns=min(8, len(chosen)))
     return f"{len(chosen)} of {len(wrong)} mistakes among {len(tested.rows)}: {out}"
 

@@ -23,6 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fit_and_test import PROJECT, fit_and_test
 from results import Record, ensembles, identity, linear, page, without_seed
+from run_record import chosen_epoch
 
 ENSEMBLE = "report/ensemble.json"
 MACHINE_FACTS = ("--data.source", "--data.root", "--data.num_workers", "--trainer.enable_progress_bar", "--name")
@@ -86,9 +87,7 @@ def record_of(run: Path) -> Record:
     except FileNotFoundError as error:
         raise ValueError(f"{run} is not a run that was trained and tested: {error.filename} is missing") from error
     last, settings = sessions[-1], config["data"]["init_args"]
-    # the test split chose nothing where it validates: the last epoch is tested then
-    choice = history[-1:] if settings["validate_on_test"] else history
-    tested = max(choice, key=lambda epoch: epoch.get("val/top1") or 0)
+    tested = chosen_epoch(history, settings["validate_on_test"])
     for name in ("source", "root", "num_workers"):
         settings.pop(name, None)
     config["trainer"].pop("default_root_dir", None)

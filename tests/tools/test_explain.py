@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 import main
 from callbacks.prediction_store import PROBABILITIES, Predictions
+from datamodules import Digits
 from predictor import Predictor
 from tools import explain, feature_maps
 
@@ -43,7 +44,8 @@ def run(tmp_path: Path, shards: Path) -> Path:
     labels = np.random.default_rng(1).integers(0, 10, 300)
     names = [f"digit {digit}" for digit in range(10)]
     rows = np.arange(300)
-    Predictions(probabilities.astype(np.float32), rows, labels, names, "x").save(tmp_path / "run" / PROBABILITIES)
+    split = Digits(root=str(shards)).checksum_of("test")
+    Predictions(probabilities.astype(np.float32), rows, labels, names, split).save(tmp_path / "run" / PROBABILITIES)
     (tmp_path / "run/config.yaml").write_text(CONFIG.format(root=shards))
     return tmp_path / "run"
 

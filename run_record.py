@@ -1,0 +1,114 @@
+"""What a run's folder says of the run, as far as the run got."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from callbacks import run_folder
+from callbacks.prediction_store import Predictions
+from callbacks.provenance import SESSIONS
+from callbacks.training_monitor import HISTORY, Record
+
+METRICS = "report/metrics.json"
+
+
+@dataclass
+class RunRecord:
+    """Configuration, history, sessions, metrics and predictions of a run; empty or None what it has not written.
+
+    ``missing`` says in sentences what that is, and why where it is known.
+    """
+
+    folder: Path
+    config_text: str
+    config: dict[str, Any]
+    history: list[Record] = field(default_factory=list)
+    sessions: list[dict[str, Any]] = field(default_factory=list)
+    metrics: dict[str, Any] = field(default_factory=dict)
+    predictions: Predictions | None = None
+    missing: list[str] = field(default_factory=list)
+
+    @classmethod
+    def load(cls, run: Path) -> "RunRecord":
+        """That of a run's folder.
+
+        Raises:
+            FileNotFoundError: the folder is not a run's.
+            ValueError: its configuration is damaged.
+        """
+        path = run_folder.config_of(run)
+        text = path.read_text(encoding="utf-8")
+        try:
+            config = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is no YAML: {error}") from error
+        if not isinstance(config, dict):
+            raise ValueError(f"{path} is no configuration of a run")
+        record = cls(run, text, config)
+        record.history = record._read(HISTORY, "no epoch was finished in this folder") or []
+        record.sessions = record._read(SESSIONS, "nothing says when and where the run was trained") or []
+        record.metrics = record._read(METRICS, f"the run is not tested; main.py test --run {run} does that") or {}
+        try:
+            record.predictions = Predictions.load(run)
+        except FileNotFoundError as error:
+            if record.metrics:  # else it is said already
+                record.missing.append(f"{error}.")
+        except ValueError as error:
+            record.missing.append(f"{error}.")
+        planned = (config.get("trainer") or {}).get("max_epochs") or 0
+        if 0 < record.epochs < planned:
+            record.missing.append(f"Only {record.epochs} of {planned} epochs are trained.")
+        return record
+
+    @property
+    def name(self) -> str:
+        """Of the folder."""
+        return self.folder.resolve().name
+
+    @property
+    def experiment(self) -> str:
+        """Of the folder above."""
+        return self.folder.resolve().parent.name
+
+    @property
+    def epochs(self) -> int:
+        """Finished ones."""
+        return int(self.history[-1]["epoch"] or 0) if self.history else 0
+
+    @property
+    def seconds(self) -> float:
+        """Training time over all sessions."""
+        return sum(session.get("seconds", 0) for session in self.sessions)
+
+    @property
+    def validates_on_test(self) -> bool:
+        """Whether validation saw the test split, so that nothing was chosen by it."""
+        return bool(((self.config.get("data") or {}).get("init_args") or {}).get("validate_on_test"))
+
+    def _read(self, name: str, consequence: str) -> Any:
+        try:
+            return json.loads((self.folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            self.missing.append(f"There is no {name}: {consequence}.")
+        except (OSError, ValueError) as error:
+            self.missing.append(f"{name} cannot be read: {error}.")
+        return None
+
+
+def chosen_epoch(history: Sequence[Record], validates_on_test: bool) -> Record:
+    """The epoch whose checkpoint is tested: that of the best validation accuracy, or the last where nothing chooses."""
+    return max(history[-1:] if validates_on_test else history, key=lambda epoch: epoch.get("val/top1") or 0)
+
+
+def differences(*settings: Any, name: str = "") -> Iterator[tuple[Any, ...]]:
+    """Settings that configurations do not share: name, and the value in each; None where it is missing."""
+    if all(isinstance(each, dict) for each in settings):
+        for key in dict.fromkeys(key for each in settings for key in each):
+            values = (each.get(key) for each in settings)
+            yield from differences(*values, name=f"{name}.{key}" if name else key)
+    elif any(each != settings[0] for each in settings):
+        yield name, *settings

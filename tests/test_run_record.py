@@ -1,0 +1,52 @@
+"""What a run's folder says of the run."""
+
+from pathlib import Path
+
+import pytest
+
+from run_record import RunRecord, chosen_epoch, differences
+
+
+def test_nested_settings() -> None:
+    one = {"a": {"b": 1, "c": [1]}, "d": 2}
+    other = {"a": {"b": 1, "c": [2]}, "e": None, "f": 3}
+    assert list(differences(one, other)) == [("a.c", [1], [2]), ("d", 2, None), ("f", None, 3)]
+
+
+def test_settings_of_many() -> None:
+    assert list(differences({"a": 1, "b": {"c": 1}}, {"a": 1, "b": {"c": 1}}, {"a": 1, "b": {"c": 2}})) == [
+        ("b.c", 1, 1, 2)
+    ]
+    assert list(differences({"a": {"b": 1}}, {"a": {"b": 2}}, {"a": None})) == [("a", {"b": 1}, {"b": 2}, None)]
+    assert list(differences({"a": 1})) == []
+
+
+def test_the_epoch_that_is_tested() -> None:
+    history = [{"epoch": 1, "val/top1": 0.5}, {"epoch": 2, "val/top1": 0.7}, {"epoch": 3, "val/top1": None}]
+    assert chosen_epoch(history, validates_on_test=False)["epoch"] == 2
+    assert chosen_epoch(history, validates_on_test=True)["epoch"] == 3
+
+
+def test_as_far_as_the_run_got(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="is not a run's folder"):
+        RunRecord.load(tmp_path)
+    (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 3}")
+    record = RunRecord.load(tmp_path)
+    assert [sentence.split(":")[0] for sentence in record.missing] == [
+        "There is no history.json",
+        "There is no sessions.json",
+        "There is no report/metrics.json",
+    ]
+    assert (record.epochs, record.seconds, record.predictions) == (0, 0, None)
+    (tmp_path / "history.json").write_text('[{"epoch": 1}, {"epoch": 2}]')
+    (tmp_path / "sessions.json").write_text('[{"seconds": 2.5}, {"seconds": 4}]')
+    record = RunRecord.load(tmp_path)
+    assert (record.epochs, record.seconds) == (2, 6.5)
+    assert record.missing[1:] == ["Only 2 of 3 epochs are trained."]
+
+
+@pytest.mark.parametrize("text", ["trainer: [", "only words"])
+def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(ValueError, match="config.yaml is no"):
+        RunRecord.load(tmp_path)

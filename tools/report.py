@@ -1,0 +1,166 @@
+"""One page over a run or many: figures, learning curves, settings that differ, confusions, the surest mistakes.
+
+python tools/report.py RUN [RUN ...] [--out report.html]
+
+The page is one file that needs nothing else and no network. What a run has not written yet is named on it.
+"""
+
+import argparse
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+import charts
+from callbacks.provenance import abbreviated
+from callbacks.training_monitor import curve
+from charts import Chart, Curve, chart
+from evaluation import SMALL, Tested, evaluate, mistakes
+from messages import message, quieten
+from run_record import RunRecord, chosen_epoch, differences
+
+ABSENT = "\N{EN DASH}"
+OF_A_MACHINE = {"data.init_args.root", "data.init_args.source", "data.init_args.num_workers"}
+
+
+@dataclass
+class Section:
+    """A run on the page: what is written above it, its record, and its test if there was one."""
+
+    title: str
+    record: RunRecord
+    validation: float | None
+    tested: Tested | None = None
+
+    @property
+    def test(self) -> float | None:
+        """Accuracy on the test split."""
+        return self.record.metrics.get("test/top1")
+
+    @property
+    def deviation(self) -> float | None:
+        """That of a share of so many test pictures: binomial, of one run."""
+        samples = self.record.metrics.get("samples")
+        return (self.test * (1 - self.test) / samples) ** 0.5 if samples and self.test is not None else None
+
+
+def section(title: str, record: RunRecord) -> Section:
+    """A run's part of the page; what cannot be read is added to what is missing."""
+    epoch = chosen_epoch(record.history, record.validates_on_test) if record.history else {}
+    if not record.predictions:
+        return Section(title, record, epoch.get("val/top1"))
+    tested = evaluate(record.predictions)
+    try:
+        tested.mistakes = mistakes(record.folder, record.predictions)
+    except Exception as error:  # the configuration names any class, and its data may lie anywhere
+        record.missing.append(f"The pictures cannot be shown: {message(error).removeprefix('error: ')}.")
+    return Section(title, record, epoch.get("val/top1"), tested)
+
+
+def titles(records: Sequence[RunRecord]) -> list[str]:
+    """The shortest names that tell the runs apart."""
+    for spell in (lambda run: run.name, lambda run: f"{run.experiment}/{run.name}"):
+        names = [spell(record) for record in records]
+        if len(set(names)) == len(names):
+            return names
+    return [str(record.folder) for record in records]
+
+
+def learning_curves(sections: Sequence[Section]) -> list[Chart]:
+    """Loss and accuracy of all runs, as far as they were measured."""
+    drawn = []
+    for title, metric, scale in (("Loss", "loss", 1), ("Top-1 accuracy, %", "top1", 100)):
+        curves = []
+        for number, each in enumerate(sections):
+            for stage, label in (("train", "training"), ("val", "validation")):
+                epochs, values = curve(each.record.history, f"{stage}/{metric}")
+                points = [(epoch, scale * value) for epoch, value in zip(epochs, values, strict=True)]
+                curves.append(Curve(f"{each.title}, {label}", number, stage == "train", points))
+        if any(each.points for each in curves):
+            drawn.append(chart(title, curves))
+    return drawn
+
+
+def over_seeds(sections: Sequence[Section], differing: set[str]) -> tuple[int, float, float] | None:
+    """Number, mean and standard deviation of the test accuracies, where the runs differ by their seed alone."""
+    values = [each.test for each in sections if each.test is not None]
+    seeds = {each.record.config.get("seed_everything") for each in sections}
+    epochs = {each.record.epochs for each in sections}
+    if len(values) < len(sections) or len(values) < 2 or len(seeds) < len(values) or len(epochs) > 1:
+        return None
+    if differing - OF_A_MACHINE - {"seed_everything"}:
+        return None
+    return len(values), statistics.mean(values), statistics.stdev(values)
+
+
+def percent(share: float | None, digits: int = 2) -> str:
+    """Per cent, or a dash for what was not measured."""
+    return ABSENT if share is None else f"{100 * share:.{digits}f}"
+
+
+def duration(seconds: float) -> str:
+    """Hours and minutes, or seconds."""
+    if seconds < 60:
+        return f"{seconds:.0f} s" if seconds else ABSENT
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
+
+
+def setting(value: Any) -> str:
+    """A setting as YAML."""
+    return yaml.safe_dump(value, sort_keys=False, default_flow_style=False).removesuffix("\n...\n").strip()
+
+
+def page(runs: Sequence[Path]) -> str:
+    """The page as HTML.
+
+    Raises:
+        FileNotFoundError, ValueError: a folder is not a run's.
+    """
+    records = [RunRecord.load(run) for run in {run.resolve(): run for run in runs}.values()]
+    sections = [section(title, record) for title, record in zip(titles(records), records, strict=True)]
+    settings = list(differences(*(record.config for record in records)))
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"percent": percent, "duration": duration, "setting": setting, "abbreviated": abbreviated}
+    template = environment.from_string(Path(__file__).with_suffix(".html").read_text(encoding="utf-8"))
+    return template.render(
+        sections=sections,
+        experiments=list(dict.fromkeys(record.experiment for record in records)),
+        settings=settings,
+        seeds=over_seeds(sections, {name for name, *_ in settings}),
+        charts=learning_curves(sections),
+        axes=charts,
+        small=SMALL,
+        absent=ABSENT,
+        made=datetime.now(UTC),
+    )
+
+
+def main() -> None:
+    """Write the page."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
+    parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
+    arguments = parser.parse_args()
+    quieten()
+    try:
+        if not arguments.out.parent.is_dir():
+            raise FileNotFoundError(f"the folder {arguments.out.parent} is not there; make it, or choose another --out")
+        arguments.out.write_text(page(arguments.runs), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        sys.exit(message(error))
+    print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1000:.0f} kB)")
+
+
+if __name__ == "__main__":
+    main()
