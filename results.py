@@ -13,6 +13,7 @@ from callbacks.provenance import abbreviated
 
 PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
 FIGURE = re.compile(r"([\d.]+) % (test|validation) accuracy")
+CHANGED = re.compile(r"--(?!config|then|trainer\.max_epochs|trainer\.limit_)\S+ \S+")
 
 Record = dict[str, Any]
 
@@ -32,7 +33,7 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
         "`--data.validate_on_test true`, as the published runs, the test split validates: nothing is chosen by it, and",
         "the checkpoint of the last epoch is tested. The deviation is that over the seeds; of one seed, that of a",
         "share of so many test pictures. Where less was trained than the experiment says, in epochs or pictures, that",
-        "is in bold, and there is no difference to state.",
+        "is in bold, and there is no difference to state. Flags that a run had besides are named in its row.",
         "",
         "| experiment | published | ours | difference | top-5 | epochs | pictures | images/s | time | seeds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -157,9 +158,17 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
         f"**{pictures} of {official}**" if few else f"{pictures}",
         f"{statistics.median(speeds):.0f}" if speeds else "",
         f"{statistics.mean(run['seconds'] for run in runs) / 60:.0f} min",
-        f"{len(runs)}: " + ", ".join(f"[{run['name']}](records/{identity(run)}.json)" for run in runs),
+        f"{len(runs)}: "
+        + ", ".join(f"[{run['name']}](records/{identity(run)}.json)" for run in runs)
+        + changed(record),
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def changed(record: Record) -> str:
+    """The settings that a command gives besides how much is trained."""
+    flags = CHANGED.findall(without_seed(record))
+    return f" with `{' '.join(flags)}`" if flags else ""
 
 
 def official_samples(record: Record) -> int | None:

@@ -52,6 +52,7 @@ def test_two_seeds_become_a_row(folder: Path, shards: Path) -> None:
     assert (difference, epochs, pictures) == ("", "**shortened: 1 of 8**", "1797")
     assert float(speed) > 0
     assert seeds.startswith("2: [short-seed1]")
+    assert seeds.endswith(" with `--trainer.accelerator cpu`")  # the epochs are told elsewhere
     page = (folder / "docs/results.md").read_text()
     assert "Seed 1;" in page
     assert "Seed 2;" in page
