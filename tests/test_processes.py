@@ -7,18 +7,35 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import main
 from callbacks.prediction_store import Predictions
+from lightning_modules import MiniVGGNet
 
 PROJECT = Path(main.__file__).parent
+FINE_TUNED = """
+model:
+  class_path: lightning_modules.FineTuner
+  init_args:
+    backbone: {class_path: lightning_modules.MiniVGGNet, init_args: {num_classes: 10, image_size: 32}}
+    weights: backbone.ckpt
+    hidden: 16
+    optimizer: {class_path: torch.optim.SGD, init_args: {lr: 0.01}}
+data: {class_path: datamodules.Digits}
+trainer:
+  max_epochs: 1
+  limit_train_batches: 4
+  callbacks:
+    - {class_path: callbacks.Unfreeze, init_args: {frozen: [net.body], unfrozen: {2: [net.body]}}}
+"""
 SAMPLES = 451  # neither 2 nor 3 divides it, nor does the batch size
 
 
-def command(folder: Path, processes: int, *args: str) -> dict[str, float]:
+def command(folder: Path, processes: int, *args: str, ddp: str = "ddp") -> dict[str, float]:
     """Run a command in so many processes; the metrics of its test."""
     flags = ["--trainer.accelerator", "cpu", "--trainer.devices", str(processes)]
-    flags += ["--trainer.strategy", "ddp" if processes > 1 else "auto", "--trainer.enable_progress_bar", "false"]
+    flags += ["--trainer.strategy", ddp if processes > 1 else "auto", "--trainer.enable_progress_bar", "false"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
     subprocess.run([sys.executable, "-m", "main", *args, *flags], cwd=folder, env=environment, check=True, timeout=300)
     return json.loads(next(folder.glob("runs/*/a/report/metrics.json")).read_text())
@@ -47,3 +64,18 @@ def test_the_same_metrics_from_one_two_and_three_processes(tmp_path: Path) -> No
         assert sum(int(count) for row in confusion.splitlines()[1:] for count in row.split(",")[1:]) == SAMPLES
     assert found[1]["samples"] == SAMPLES
     assert found[1] == found[2] == found[3] == trained_by_two
+
+
+def test_two_processes_freeze_and_unfreeze(tmp_path: Path) -> None:
+    torch.save({"state_dict": MiniVGGNet(10, 32).state_dict()}, tmp_path / "backbone.ckpt")
+    (tmp_path / "tuned.yaml").write_text(FINE_TUNED)
+    ddp = "ddp_find_unused_parameters_true"
+    command(tmp_path, 2, "fit", "--config", "tuned.yaml", "--name", "a", "--then", "test", ddp=ddp)
+    before = torch.load(tmp_path / "backbone.ckpt")["state_dict"]
+    names = [name for name in before if name.startswith(("net.0.", "net.1."))]  # the blocks of convolutions
+    frozen = torch.load(tmp_path / "runs/tuned/a/checkpoints/last.ckpt")["state_dict"]
+    assert all(torch.equal(frozen[f"net.body.{name.removeprefix('net.')}"], before[name]) for name in names)
+    command(tmp_path, 2, "fit", "--run", "runs/tuned/a", "--trainer.max_epochs", "2", ddp=ddp)
+    tuned = torch.load(tmp_path / "runs/tuned/a/checkpoints/last.ckpt")["state_dict"]
+    changed = [name for name in names if not torch.equal(tuned[f"net.body.{name.removeprefix('net.')}"], before[name])]
+    assert changed == names
