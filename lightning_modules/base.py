@@ -83,7 +83,7 @@ class Classifier(LightningModule):
 
     def logits_of_views(self, images: Tensor) -> Tensor:
         """Logits ``(B, C)`` of ``(B, 3, H, W)``; of V views ``(B, V, 3, H, W)`` those of their mean probabilities."""
-        return self(images) if images.ndim == 4 else log_mean_probabilities([self(view) for view in images.unbind(1)])
+        return log_mean_probabilities([self(view) for view in images.unbind(1)]) if images.ndim == 5 else self(images)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another network before any is loaded.
