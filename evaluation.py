@@ -75,10 +75,8 @@ def shaded(confusion: np.ndarray) -> Image.Image:
 
 def mistakes(run: Path, found: Predictions) -> list[Mistake]:
     """The wrongly named pictures that the network was surest of."""
-    wrong = ~found.right() & np.isfinite(found.probabilities).all(axis=1)
-    surest = np.where(wrong, found.probabilities.max(axis=1), -1)
-    chosen = [int(place) for place in np.argsort(-surest, kind="stable")[:MISTAKES] if surest[place] >= 0]
-    if not chosen:
+    chosen = found.surest_mistakes()[:MISTAKES]
+    if not len(chosen):
         return []
     shown = []
     for place, pixels in zip(chosen, tested_pictures(run, found.rows[chosen].tolist(), found.split), strict=True):

@@ -69,6 +69,12 @@ class Predictions:
         finite = np.isfinite(self.probabilities).all(axis=1)
         return (self.probabilities.argmax(axis=1) == self.labels) & finite
 
+    def surest_mistakes(self) -> np.ndarray:
+        """Places of the wrong predictions, the most probable first; those with no numbers are left out."""
+        confidence = self.probabilities.max(axis=1)
+        wrong = np.flatnonzero(~self.right() & np.isfinite(self.probabilities).all(axis=1))
+        return wrong[np.argsort(-confidence[wrong], kind="stable")]
+
 
 class PredictionStore(Callback):
     """Writes the ``Predictions`` of each test to ``<run>/report/probabilities.h5``, in the stored order of the split.

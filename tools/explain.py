@@ -82,15 +82,14 @@ def draw_grad_cam(predictor: Predictor, layer: str, label: int | None, places: l
 def draw_mistakes(run: Path, count: int, out: Path) -> str:
     """The wrong predictions with the greatest probabilities, and how many there are in all."""
     tested = Predictions.load(run)
-    confidence = tested.probabilities.max(axis=1)
-    wrong = np.flatnonzero(~tested.right() & np.isfinite(confidence))
+    wrong = tested.surest_mistakes()
     if not len(wrong):
         return f"none of {len(tested.rows)} predictions is wrong: nothing to draw"
-    chosen = wrong[np.argsort(-confidence[wrong], kind="stable")][:count]
-    said = tested.probabilities[chosen].argmax(axis=1)
+    chosen = wrong[:count]
+    said, confidence = tested.probabilities[chosen].argmax(axis=1), tested.probabilities[chosen].max(axis=1)
     titles = [
         f"{tested.names[label]}\nsaid: {tested.names[answer]}\n{100 * sure:.1f} %"
-        for label, answer, sure in zip(tested.labels[chosen], said, confidence[chosen], strict=True)
+        for label, answer, sure in zip(tested.labels[chosen], said, confidence, strict=True)
     ]
     images = tested_pictures(run, tested.rows[chosen], tested.split)
     draw(images, titles, f"{len(chosen)} of {len(wrong)} mistakes, the surest first", out, columns=min(8, len(chosen)))
