@@ -11,7 +11,7 @@ import yaml
 from callbacks import run_folder
 from callbacks.prediction_store import Predictions
 from callbacks.provenance import SESSIONS
-from callbacks.training_monitor import HISTORY, Record
+from callbacks.training_monitor import HISTORY, Record, best_epoch
 
 METRICS = "report/metrics.json"
 
@@ -101,7 +101,8 @@ class RunRecord:
 
 def chosen_epoch(history: Sequence[Record], validates_on_test: bool) -> Record:
     """The epoch whose checkpoint is tested: that of the best validation accuracy, or the last where nothing chooses."""
-    return max(history[-1:] if validates_on_test else history, key=lambda epoch: epoch.get("val/top1") or 0)
+    best = None if validates_on_test else best_epoch(history)
+    return next((record for record in history if record["epoch"] == best), history[-1])
 
 
 def differences(*settings: Any, name: str = "") -> Iterator[tuple[Any, ...]]:

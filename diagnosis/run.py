@@ -10,11 +10,12 @@ import yaml
 from pytorch_lightning.cli import LightningArgumentParser
 
 from callbacks import run_folder
-from callbacks.training_monitor import HISTORY, Record, best_epoch
+from callbacks.training_monitor import HISTORY, Record
 from datamodules import ImageDataModule
 from datamodules.shards import MANIFEST, Manifest
 from diagnosis.gaps import Sign, signs
 from diagnosis.remedies import Settings
+from run_record import chosen_epoch
 
 
 class Run:
@@ -40,8 +41,7 @@ class Run:
     @property
     def best(self) -> Record:
         """Of the epoch whose weights are tested."""
-        best = None if self.data.validate_on_test else best_epoch(self.history)
-        return next((record for record in self.history if record["epoch"] == best), self.history[-1])
+        return chosen_epoch(self.history, self.data.validate_on_test)
 
     @property
     def signs(self) -> list[Sign]:
