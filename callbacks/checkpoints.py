@@ -9,6 +9,8 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from lightning_modules.tensor_file import read_tensors
+
 
 class WholeCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are whole or not there, and that can run no code when they are loaded."""
@@ -29,18 +31,11 @@ class WholeCheckpointIO(TorchCheckpointIO):
         """Load onto the CPU.
 
         Raises:
-            ValueError: the file is damaged, or holds more than weights and plain values.
+            ValueError: the file is damaged, or could run code.
         """
-        try:
-            return torch.load(path, map_location=map_location or "cpu", weights_only=weights_only is not False)
-        except OSError:
-            raise
-        except Exception as error:  # a damaged file can raise nearly anything
-            reason = str(error).splitlines()[0]
-            raise ValueError(
-                f"{path} is damaged, or is not a checkpoint of this program ({reason[:100]}); "
-                "choose another with --ckpt_path"
-            ) from error
+        if weights_only is False:  # only if typed: --weights_only false
+            return torch.load(path, map_location=map_location or "cpu", weights_only=False)
+        return read_tensors(path, "choose another with --ckpt_path")
 
 
 class RunCheckpoint(ModelCheckpoint):

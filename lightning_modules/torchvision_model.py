@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torchvision import models
 
 from lightning_modules.base import Classifier
+from lightning_modules.tensor_file import read_tensors
 
 logger = logging.getLogger("litvision")
 
@@ -65,14 +66,7 @@ def state_dict_of(file: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is damaged, or holds something else.
     """
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(
-            f"{file} is damaged, or holds more than weights ({str(error).splitlines()[0][:100]})"
-        ) from error
+    state = read_tensors(file, "download it again")
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ValueError(f"{file} holds no state dict: it must be what torch.save(network.state_dict(), file) writes")
     return state
