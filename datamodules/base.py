@@ -19,10 +19,11 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
 
+from datamodules.archive import extract
 from datamodules.augmentation import AugmentedPictures, Transform, transformed_size
 from datamodules.batch_augment import BatchAugment
 from datamodules.batches import Batches
-from datamodules.download import download, extract
+from datamodules.download import download
 from datamodules.geometry import Border, resize_matrix, ten_crops, warp_on_device, with_mirrored
 from datamodules.jpeg import Encoding
 from datamodules.loader import Batch, BatchLoader

@@ -33,7 +33,7 @@ def read_tensors(path: str | Path, remedy: str) -> Any:
             raise
         if asked := _what_could_run(path, str(error)):
             raise ValueError(
-                f"{path} was not loaded, as that could run code: it asks for {asked}, and weights need only tensors and "
+                f"{path} was not loaded, as that could run code: it asks for {asked}, and weights are only tensors and "
                 "plain values. If you did not make it yourself, delete it; what main.py fit and "
                 "torch.save(network.state_dict(), FILE) write is loaded"
             ) from error
