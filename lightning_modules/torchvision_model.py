@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torchvision import models
 
 from lightning_modules.base import Classifier
+from lightning_modules.published_weights import published_weights
 from lightning_modules.tensor_file import read_tensors
 
 logger = logging.getLogger("litvision")
@@ -177,14 +178,15 @@ class TorchvisionModel(Classifier):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or its weights are of another network.
+            ConnectionError: torchvision's weights cannot be downloaded.
+            ValueError: the file is damaged, could run code, or its weights are of another network.
         """
         if self.pretrained is None:
             return
         weights, names = self.pretrained, models.get_model_weights(self.architecture).__members__
         if weights in names:
-            arguments = {"aux_logits": self.auxiliary} if self.architecture in AUXILIARY_WEIGHTS else {}
-            state = models.get_model(self.architecture, weights=names[weights], **arguments).state_dict()
+            auxiliary = self.auxiliary if self.architecture in AUXILIARY_WEIGHTS else None
+            state = published_weights(names[weights], self.architecture, auxiliary)
         elif Path(weights).is_file():
             state = state_dict_of(Path(weights))
         else:
