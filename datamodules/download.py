@@ -23,6 +23,7 @@ from rich.progress import (
 )
 
 ATTEMPTS = 4
+DIGITS = {"md5": 32, "sha256": 64, "sha512": 128}
 CHUNK = 2**18
 REMEDY = "download it by hand, unpack it, and pass source=FOLDER"
 
@@ -39,11 +40,14 @@ def download(url: str, checksum: str, folder: Path, timeout: float = 30) -> Path
 
     Raises:
         ConnectionError: it cannot be had.
-        ValueError: its checksum is wrong, or the address is neither https nor on this machine.
+        ValueError: its checksum is wrong or not given, or the address is neither https nor on this machine.
     """
     if not _is_secure(url):
         raise ValueError(f"{url} is not an https address")
     checksum = checksum.lower()
+    algorithm, _, digest = checksum.partition(":")
+    if len(digest) != DIGITS.get(algorithm):
+        raise ValueError(f"{checksum!r} is no checksum to compare {url} with; it is written like sha256:0a1b...")
     target = folder / PurePosixPath(urlsplit(url).path).name
     if target.exists() and _digest(target, checksum) == checksum:
         return target
