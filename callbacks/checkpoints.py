@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
+from callbacks.whole_file import whole_file
 from lightning_modules.tensor_file import read_tensors
 
 
@@ -17,13 +19,8 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str, storage_options: Any | None = None) -> None:
         """Write under a temporary name, flush to disk, rename: a kill leaves the earlier checkpoint as it was."""
-        os.makedirs(os.path.dirname(path), exist_ok=True)
-        partial = f"{path}.partial"
-        with open(partial, "wb") as file:
+        with whole_file(Path(path)) as partial, partial.open("wb") as file:
             torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
 
     def load_checkpoint(
         self, path: str, map_location: Callable | None = None, weights_only: bool | None = None

@@ -1,7 +1,6 @@
 """Where a run's figures come from: command, commit, versions, hardware, time."""
 
 import json
-import os
 import platform
 import subprocess
 import time
@@ -12,6 +11,8 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+from callbacks.whole_file import dispensable_file
 
 SESSIONS = "sessions.json"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "albumentations", "numpy", "h5py")
@@ -59,10 +60,8 @@ class Provenance(Callback):
             return
         seconds = round(time.perf_counter() - self._clock, 1)
         self.sessions[-1].update(last_epoch=trainer.current_epoch + 1, seconds=seconds)
-        path = Path(trainer.default_root_dir) / SESSIONS
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.sessions, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with dispensable_file(Path(trainer.default_root_dir) / SESSIONS) as partial:
+            partial.write_text(json.dumps(self.sessions, indent=1) + "\n", encoding="utf-8")
 
 
 def commit(folder: Path) -> str | None:

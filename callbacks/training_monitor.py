@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.epoch_means import EpochMeans
+from callbacks.whole_file import dispensable_file
 
 HISTORY, PICTURE, TIMINGS = "history.json", "history.png", "timings.json"
 TRAIN, VAL, BEST = "#4477aa", "#ee6677", "#888888"
@@ -94,7 +94,6 @@ class TrainingMonitor(Callback):
         self.timings.append({"epoch": record["epoch"], **timing})
 
         folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         write(self.history, folder / HISTORY)
         write(self.timings, folder / TIMINGS)
         draw(self.history, folder / PICTURE)
@@ -133,10 +132,9 @@ def earlier(path: Path, finished: int) -> list[Record]:
 
 def write(history: list[Record], path: Path) -> None:
     """One record a line, never seen half-written."""
-    partial = path.with_name(path.name + ".partial")
     records = ",\n".join(json.dumps(record, allow_nan=False) for record in history)
-    partial.write_text(f"[\n{records}\n]\n", encoding="utf-8")
-    os.replace(partial, path)
+    with dispensable_file(path) as partial:
+        partial.write_text(f"[\n{records}\n]\n", encoding="utf-8")
 
 
 def draw(history: list[Record], path: Path) -> None:
@@ -164,9 +162,8 @@ def draw(history: list[Record], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
 
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    with dispensable_file(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def draw_metric(axes: Axes, history: list[Record], metric: str, scale: float, best: int | None) -> None:
