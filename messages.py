@@ -101,7 +101,8 @@ def _of_the_system(error: Exception) -> str | None:
     ):
         wanted = re.search(r"(allocate|allocated) ([\d.]+ \w+)", text)
         return f"memory is not enough{f' for {wanted[2]} more' if wanted else ''}; {MEMORY}"
-    if ended := re.search(r"DataLoader worker \(pid\S* ([\d, ]+)\) (?:is killed by signal: (\w+ ?\w*)|exited)", text):
+    ends = r"DataLoader worker \(pid\S* ([\d, ]+)\) (?:is killed by signal: (\w+ ?\w*)|exited)"
+    if ended := re.search(ends, f"{error.__cause__} {text}"):  # the cause may know the signal
         return f"loader process {ended[1]} {_what_killed(ended[2])}"
     return None
 

@@ -47,3 +47,9 @@ def test_an_error_of_a_loader_process_reads_like_one_of_the_run() -> None:
         "Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\nMemoryError"
     )
     assert "take a smaller --data.batch_size" in message(MemoryError(text))
+
+
+def test_the_signal_is_said_where_the_loader_only_noticed_an_end() -> None:
+    error = RuntimeError("DataLoader worker (pid(s) 4711) exited unexpectedly")
+    error.__cause__ = RuntimeError(WORKER.format("Bus error"))
+    assert "loader process 4711 read what is not there" in message(error)
