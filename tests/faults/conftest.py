@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -32,13 +33,14 @@ class Running:
 
     def __init__(self, world: "World", pid: int, output: Path) -> None:
         self.world, self.pid, self.output = world, pid, output
+        self.code: int | None = None
 
     @property
     def printed(self) -> str:
         """So far."""
         return self.output.read_text(encoding="utf-8")
 
-    def until(self, happened: Callable[[], object], seconds: float = 60) -> None:
+    def until(self, happened: Callable[[], object], seconds: float = 120) -> None:
         """Wait for something to happen while the command runs."""
         end = time.monotonic() + seconds
         while not happened():
@@ -52,7 +54,8 @@ class Running:
 
     def end(self) -> int:
         """Wait for its end: the exit status, negative if a signal killed it."""
-        return self.world.ask(do="wait", pid=self.pid)
+        self.code = self.world.ask(do="wait", pid=self.pid)
+        return self.code
 
     def fails(self) -> str:
         """The message with which it ends: at most five lines, and no traceback."""
@@ -107,6 +110,8 @@ class World:
 @pytest.fixture(scope="session")
 def world() -> Iterator[World]:
     """One for all tests: it has imported the project."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("the tests look at processes as Linux shows them, under /proc")
     world = World()
     yield world
     world.close()
@@ -118,15 +123,15 @@ class Place:
     def __init__(self, world: World, folder: Path) -> None:
         self.world, self.folder = world, folder
         self.data, self.run = folder / "data", folder / "runs/quickstart_digits/a"
-        self.outputs = 0
+        self.started: list[Running] = []
 
     def start(self, *program: str, fault: str = "") -> Running:
         """Start one of the project's programs."""
-        self.outputs += 1
-        output = self.folder / f"output{self.outputs}.txt"
+        output = self.folder / f"output{len(self.started) + 1}.txt"
         output.touch()
         pid = self.world.ask(do="start", program=program, folder=str(self.folder), output=str(output), fault=fault)
-        return Running(self.world, pid, output)
+        self.started.append(Running(self.world, pid, output))
+        return self.started[-1]
 
     def fit(self, *flags: str, fault: str = "") -> Running:
         """Start a short training of the digits, in ``run``."""
@@ -177,7 +182,12 @@ class Place:
 
 
 @pytest.fixture
-def place(world: World, tmp_path: Path, shards: Path) -> Place:
-    """Where a test's commands run; its data are a copy, which may be damaged."""
+def place(world: World, tmp_path: Path, shards: Path) -> Iterator[Place]:
+    """Where a test's commands run; its data are a copy, which may be damaged. Nothing goes on running after it."""
     shutil.copytree(shards, tmp_path / "data")
-    return Place(world, tmp_path)
+    place = Place(world, tmp_path)
+    yield place
+    for running in place.started:
+        if running.code is None:
+            os.kill(running.pid, signal.SIGKILL)
+            running.end()

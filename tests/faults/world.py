@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,16 @@ def start(program: list[str], folder: str, output: str, fault: str) -> int:
         os._exit(code)
 
 
+def wait(pid: int, seconds: float = 180) -> int:
+    """Exit status of a process, negative if a signal ended it; one that goes on for too long is killed."""
+    end = time.monotonic() + seconds
+    while not (ended := os.waitpid(pid, os.WNOHANG))[0]:
+        if time.monotonic() > end:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.01)
+    return os.waitstatus_to_exitcode(ended[1])
+
+
 def answer(wish: dict[str, Any]) -> Any:
     """Do what is asked."""
     match wish.pop("do"):
@@ -55,7 +66,7 @@ def answer(wish: dict[str, Any]) -> Any:
         case "start":
             return start(**wish)
         case "wait":
-            return os.waitstatus_to_exitcode(os.waitpid(wish["pid"], 0)[1])
+            return wait(wish["pid"])
 
 
 def main() -> None:
