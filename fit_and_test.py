@@ -1,5 +1,6 @@
 """Training and testing an experiment in a process of its own: what tools do with several runs."""
 
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,7 @@ def fit_and_test(experiment: str, name: str, seed: int, flags: Sequence[str]) ->
     Raises:
         FileNotFoundError: there is no such experiment.
         subprocess.CalledProcessError: the run failed.
+        SystemExit: the run was paused.
     """
     config = PROJECT / "experiments" / f"{experiment}.yaml"
     if not config.is_file():
@@ -27,8 +29,12 @@ def fit_and_test(experiment: str, name: str, seed: int, flags: Sequence[str]) ->
     run = Path("runs") / experiment / name
     if (run / "report/metrics.json").exists():
         return run
-    start = ["--config", str(config), "--name", name, "--seed_everything", str(seed)]
-    if (run / "checkpoints/last.ckpt").exists():
-        start = ["--run", str(run)]
-    subprocess.run([sys.executable, str(PROJECT / "main.py"), "fit", *start, "--then", "test", *flags], check=True)
+    start = ["--config", str(config), "--name", name, "--seed_everything", str(seed), "--resume", "auto"]
+    interrupt = signal.signal(signal.SIGINT, lambda *_: None)  # ctrl + c reaches the run too, which saves its state
+    try:
+        subprocess.run([sys.executable, str(PROJECT / "main.py"), "fit", *start, "--then", "test", *flags], check=True)
+    finally:
+        signal.signal(signal.SIGINT, interrupt)
+    if not (run / "report/metrics.json").exists():
+        sys.exit("paused; the same command goes on")
     return run

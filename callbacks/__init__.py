@@ -1,7 +1,8 @@
 """Behaviours of a run, one a file; ``class_path: callbacks.PolyDecay`` in an experiment's YAML names one."""
 
+from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.channels_last import ChannelsLast
-from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpointIO
+from callbacks.checkpoint_io import WholeCheckpointIO, newest_whole
 from callbacks.class_report import ClassReport
 from callbacks.compile import Compile
 from callbacks.cosine_decay import CosineDecay
@@ -10,6 +11,7 @@ from callbacks.epoch_means import EpochMeans
 from callbacks.every_run import with_those_of_every_run
 from callbacks.finite_loss import FiniteLoss
 from callbacks.inverse_time_decay import InverseTimeDecay
+from callbacks.last_checkpoint import LastCheckpoint, Paused
 from callbacks.mean_loss import MeanLoss
 from callbacks.poly_decay import PolyDecay
 from callbacks.prediction_store import PredictionStore
@@ -36,6 +38,7 @@ __all__ = [
     "InverseTimeDecay",
     "LastCheckpoint",
     "MeanLoss",
+    "Paused",
     "PolyDecay",
     "PredictionStore",
     "PredictionTable",
@@ -49,5 +52,6 @@ __all__ = [
     "TrainingMonitor",
     "Unfreeze",
     "WholeCheckpointIO",
+    "newest_whole",
     "with_those_of_every_run",
 ]

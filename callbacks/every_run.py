@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from pytorch_lightning import Callback
 
-from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.class_report import ClassReport
 from callbacks.epoch_means import EpochMeans
 from callbacks.finite_loss import FiniteLoss
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.mean_loss import MeanLoss
 from callbacks.prediction_store import PredictionStore
 from callbacks.prediction_table import PredictionTable
@@ -25,7 +26,7 @@ def with_those_of_every_run(chosen: Sequence[Callback], config: str, command: st
         config: the resolved configuration as YAML text.
         command: the command line.
     """
-    always = [RunFolder(config, command), Provenance(command), StepSeed(), FiniteLoss()]
+    always = [RunFolder(config, command), Provenance(config, command), StepSeed(), FiniteLoss()]
     always += [MeanLoss(), TopKAccuracy(), TrainingMonitor(), ClassReport(), PredictionStore(), PredictionTable()]
     always += [BestCheckpoint(), LastCheckpoint()]
     added = [callback for callback in always if not any(isinstance(own, type(callback)) for own in chosen)]

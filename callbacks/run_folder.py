@@ -1,5 +1,6 @@
 """The folder that holds everything of a run, and is its only handle: it can be moved, tested and continued."""
 
+import json
 import logging
 import os
 from datetime import datetime
@@ -8,8 +9,11 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from callbacks.provenance import SESSIONS
+
 CONFIG = "config.yaml"
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+PREVIOUS = "checkpoints/previous.ckpt"
 
 
 class RunFolder(Callback):
@@ -70,6 +74,23 @@ def new_run(experiment: str, name: str | None, fit: bool) -> Path:
         raise FileExistsError(f"{folder} holds a run already; continue it with --run {folder} or choose another --name")
     os.environ["LITVISION_RUN"] = str(folder)
     return folder
+
+
+def begun(experiment: str, name: str | None, command: str) -> Path | None:
+    """The run that a command began earlier: that of its name, else the newest that the same command began."""
+    if name:
+        folder = Path("runs", experiment, name)
+        return folder if (folder / CONFIG).exists() else None
+    started: dict[Path, str] = {}
+    for file in Path("runs", experiment).glob(f"*/{SESSIONS}"):
+        first = json.loads(file.read_text(encoding="utf-8"))[0]
+        if _without_resume(first["command"]) == _without_resume(command):
+            started[file.parent] = first["started"]
+    return max(started, key=lambda folder: started[folder], default=None)
+
+
+def _without_resume(command: str) -> str:
+    return command.replace("--resume=auto", "--resume auto").replace(" --resume auto", "")
 
 
 def config_of(run: Path) -> Path:

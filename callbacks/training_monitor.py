@@ -5,6 +5,7 @@ import logging
 import math
 import os
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.epoch_means import EpochMeans
+from callbacks.provenance import changes
 
 HISTORY, PICTURE, TIMINGS = "history.json", "history.png", "timings.json"
-TRAIN, VAL, BEST = "#4477aa", "#ee6677", "#888888"
+TRAIN, VAL, BEST, CHANGE = "#4477aa", "#ee6677", "#888888", "#228833"
 
 Record = dict[str, float | None]
 
@@ -97,7 +99,7 @@ class TrainingMonitor(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         write(self.history, folder / HISTORY)
         write(self.timings, folder / TIMINGS)
-        draw(self.history, folder / PICTURE)
+        draw(self.history, folder / PICTURE, changes(folder))
         speed = f"{images_per_second:,.0f} images/s".replace(",", " ")
         logger.info("%s  %s  %.1f s", line(record, trainer.max_epochs), speed, seconds)
 
@@ -139,8 +141,8 @@ def write(history: list[Record], path: Path) -> None:
     os.replace(partial, path)
 
 
-def draw(history: list[Record], path: Path) -> None:
-    """Loss and top-1 accuracy over the epochs, and the learning rate if it varied."""
+def draw(history: list[Record], path: Path, changes: Sequence[float] = ()) -> None:
+    """Loss and top-1 accuracy over the epochs, and the learning rate if it varied; a line where settings changed."""
     rate_varied = len({record["lr"] for record in history}) > 1
     widths = [5, 5, 3] if rate_varied else [5, 5]
     figure = Figure(figsize=(sum(widths), 4), dpi=100)
@@ -163,6 +165,10 @@ def draw(history: list[Record], path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+        for epochs in changes:
+            axes.axvline(epochs, color=CHANGE, linewidth=1, linestyle="--")
+            text = {"rotation": 90, "fontsize": "small", "color": CHANGE, "va": "bottom", "ha": "right"}
+            axes.text(epochs, 0.02, "settings changed ", transform=axes.get_xaxis_transform(), **text)
 
     partial = path.with_name(path.name + ".partial")
     figure.savefig(partial, format="png")

@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -353,7 +354,7 @@ class ImageDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=True,
             pin_memory=not self._on_cpu,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_as_worker,
         )
 
     @property
@@ -487,6 +488,8 @@ def _whole_batch(batch: Batch) -> Batch:
     return batch
 
 
-def _one_thread(worker_id: int) -> None:
-    """Keep each loader process on its own core."""
+def _as_worker(worker_id: int) -> None:
+    """Keep each loader process on its own core, and leave it to the run to decide what a signal means."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl + c reaches every process of the terminal
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
