@@ -97,7 +97,7 @@ class LastCheckpoint(Checkpoint):
     def _save(self, trainer: Trainer) -> None:
         last, previous = (Path(trainer.default_root_dir).absolute() / name for name in (LAST, PREVIOUS))
         newest = last.with_name("newest.ckpt")
-        trainer.save_checkpoint(newest)
+        trainer.save_checkpoint(newest, weights_only=False)  # said, or Lightning prints that it chose this
         if trainer.is_global_zero:
             if last.exists():
                 os.replace(last, previous)
