@@ -6,7 +6,7 @@ from pathlib import Path
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from callbacks import WholeCheckpointIO, with_those_of_every_run
+from callbacks import WholeCheckpointIO, logger_names, with_those_of_every_run
 from datamodules import ImageDataModule
 from lightning_modules import Classifier
 from messages import Help
@@ -43,7 +43,9 @@ class CLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What the data decide is never typed twice."""
+        """The dashboards' flag; what the data decide is never typed twice."""
+        shown = "dashboards in the run's folder: wandb, tensorboard, csv, or several with commas between them"
+        parser.add_argument("--logger", type=logger_names, default="", help=shown)
         for data, model in (("num_classes", "num_classes"), ("input_size", "image_size")):
             parser.link_arguments(f"data.{data}", f"model.init_args.{model}", apply_on="instantiate")
 
@@ -56,7 +58,9 @@ class CLI(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         return super().instantiate_trainer(
             default_root_dir=str(self.folder),
-            callbacks=with_those_of_every_run(settings.callbacks or [], text, self.typed),
+            callbacks=with_those_of_every_run(
+                settings.callbacks or [], text, self.typed, self._get(self.config_init, "logger")
+            ),
             plugins=settings.plugins or [WholeCheckpointIO()],
         )
 

@@ -5,6 +5,7 @@ from callbacks.checkpoints import BestCheckpoint, LastCheckpoint, WholeCheckpoin
 from callbacks.class_report import ClassReport
 from callbacks.compile import Compile
 from callbacks.cosine_decay import CosineDecay
+from callbacks.dashboard import Dashboard
 from callbacks.ema import EMA
 from callbacks.epoch_means import EpochMeans
 from callbacks.every_run import with_those_of_every_run
@@ -16,6 +17,7 @@ from callbacks.prediction_store import PredictionStore
 from callbacks.prediction_table import PredictionTable
 from callbacks.provenance import Provenance
 from callbacks.run_folder import RunFolder
+from callbacks.run_loggers import RunLoggers, logger_names
 from callbacks.schedule import Schedule
 from callbacks.snapshot_ensemble import SnapshotEnsemble
 from callbacks.step_schedule import StepSchedule
@@ -31,6 +33,7 @@ __all__ = [
     "ClassReport",
     "Compile",
     "CosineDecay",
+    "Dashboard",
     "EpochMeans",
     "FiniteLoss",
     "InverseTimeDecay",
@@ -41,6 +44,7 @@ __all__ = [
     "PredictionTable",
     "Provenance",
     "RunFolder",
+    "RunLoggers",
     "Schedule",
     "SnapshotEnsemble",
     "StepSchedule",
@@ -49,5 +53,6 @@ __all__ = [
     "TrainingMonitor",
     "Unfreeze",
     "WholeCheckpointIO",
+    "logger_names",
     "with_those_of_every_run",
 ]
