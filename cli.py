@@ -6,7 +6,7 @@ from pathlib import Path
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
-from callbacks import WholeCheckpointIO, logger_names, with_those_of_every_run
+from callbacks import WholeCheckpointIO, with_those_of_every_run
 from datamodules import ImageDataModule
 from lightning_modules import Classifier
 from messages import Help
@@ -44,8 +44,8 @@ class CLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The dashboards' flag; what the data decide is never typed twice."""
-        shown = "dashboards in the run's folder: wandb, tensorboard, csv, or several with commas between them"
-        parser.add_argument("--logger", type=logger_names, default="", help=shown)
+        known = "dashboards of the run: wandb, tensorboard or csv; several with commas between them"
+        parser.add_argument("--logger", type=str, default="", help=known)
         for data, model in (("num_classes", "num_classes"), ("input_size", "image_size")):
             parser.link_arguments(f"data.{data}", f"model.init_args.{model}", apply_on="instantiate")
 

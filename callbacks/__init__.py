@@ -17,7 +17,7 @@ from callbacks.prediction_store import PredictionStore
 from callbacks.prediction_table import PredictionTable
 from callbacks.provenance import Provenance
 from callbacks.run_folder import RunFolder
-from callbacks.run_loggers import RunLoggers, logger_names
+from callbacks.run_loggers import RunLoggers
 from callbacks.schedule import Schedule
 from callbacks.snapshot_ensemble import SnapshotEnsemble
 from callbacks.step_schedule import StepSchedule
@@ -53,6 +53,5 @@ __all__ = [
     "TrainingMonitor",
     "Unfreeze",
     "WholeCheckpointIO",
-    "logger_names",
     "with_those_of_every_run",
 ]

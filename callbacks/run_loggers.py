@@ -13,29 +13,24 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 KINDS = ("wandb", "tensorboard", "csv")
 
 
-def logger_names(text: str) -> str:
-    """Names of loggers, with commas between them.
-
-    Raises:
-        ValueError: there is no such logger, or its package is not installed.
-    """
-    for name in text.split(",") if text else []:
-        if name not in KINDS:
-            raise ValueError(f"there is no logger {name!r}; known are {', '.join(KINDS)}, with commas between several")
-    if "tensorboard" in text and not find_spec("tensorboard"):
-        raise ValueError("the logger tensorboard needs a package that is not installed: pip install tensorboard")
-    return text
-
-
 class RunLoggers(Callback):
     """Adds loggers to the trainer while it trains or tests: ``<run>/wandb``, ``<run>/tensorboard``, ``<run>/csv``.
 
     Args:
-        names: see ``logger_names``.
+        names: of the loggers, with commas between them.
+
+    Raises:
+        ValueError: there is no such logger.
+        ModuleNotFoundError: its package is not installed.
     """
 
     def __init__(self, names: str = "") -> None:
-        self.names = [name for name in KINDS if name in names.split(",")]
+        self.names = list(dict.fromkeys(names.split(","))) if names else []
+        for name in self.names:
+            if name not in KINDS:
+                raise ValueError(f"there is no logger {name!r}; known are {', '.join(KINDS)}, with commas between them")
+        if "tensorboard" in self.names and not find_spec("tensorboard"):
+            raise ModuleNotFoundError("--logger tensorboard needs a package: pip install tensorboard")
         self._opened: list[Logger] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import tempfile
 import uuid
 from collections.abc import Callable
@@ -15,11 +16,11 @@ from urllib.parse import urlsplit
 import wandb
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from callbacks.run_folder import BEST
 
 KEPT = "wandb_run.json"  # in the run's folder: the id on W&B, and the step up to which it was logged
+STAGING = "WANDB_DATA_DIR"  # variable of the folder in which tables and checkpoints wait to be sent
 SECONDS = {"init_timeout": 30, "finish_timeout": 300}  # settings of wandb; WANDB_INIT_TIMEOUT and so on win
 
 logger = logging.getLogger("litvision")
@@ -37,26 +38,30 @@ class WandbRun(WandbLogger):
     def __init__(self, run: wandb.Run, folder: Path, first_step: int) -> None:
         super().__init__(experiment=run, project=run.project, save_dir=str(folder))
         self._folder, self._first_step = folder, first_step
+        os.environ.setdefault(STAGING, str(folder.resolve() / "wandb"))
         self._best: ModelCheckpoint | None = None
         self._broken = False
 
-    @rank_zero_only
     def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
         """Log at a step, or at the last one if that is later."""
         run = self.experiment
         self._attempt(lambda: run.log(dict(metrics), step=max(step or 0, run.step, self._first_step)))
 
-    @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any]) -> None:
         """The configuration, as it is nested."""
         self._attempt(lambda: self.experiment.config.update(params, allow_val_change=True))
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None, caption: list[str] | None = None) -> None:
+        """A gallery, with a caption for each picture."""
+        captions = caption or [None] * len(images)
+        pairs = zip(images, captions, strict=True)
+        self._attempt(lambda: self.log_metrics({key: [wandb.Image(i, caption=text) for i, text in pairs]}, step))
 
     def after_save_checkpoint(self, checkpoint_callback: ModelCheckpoint) -> None:
         """Remember who has the best checkpoint."""
         if Path(checkpoint_callback.best_model_path).name == Path(BEST).name:
             self._best = checkpoint_callback
 
-    @rank_zero_only
     def finalize(self, status: str) -> None:
         """Log the best checkpoint, wait until all is sent or written, and let another run of this process begin."""
         run = self.experiment
@@ -67,13 +72,17 @@ class WandbRun(WandbLogger):
             run.finish(exit_code=int(status != "success"))
         except Exception as error:
             self._say(error)
+        if os.environ.get(STAGING) == str(self._folder.resolve() / "wandb"):
+            del os.environ[STAGING]
 
     def _log_best(self) -> None:
         # A file that replaces this one must not be sent in its stead, perhaps days later: a second name for its content
         path = Path(self._best.best_model_path)
         same = Path(self.experiment.dir).parent / path.name
-        same.unlink(missing_ok=True)
-        os.link(path, same)
+        try:
+            os.link(path, same)
+        except OSError:  # not every file system has links
+            shutil.copyfile(path, same)
         score = self._best.best_model_score
         metadata = {} if score is None else {str(self._best.monitor): float(score)}
         artifact = wandb.Artifact(f"model-{self.experiment.id}", "model", metadata=metadata)
