@@ -56,11 +56,10 @@ class CLI(LightningCLI):
             config.pop(name, None)
         text = self._parser(self.subcommand).dump(config, skip_none=False)
         settings = self._get(self.config_init, "trainer")
+        loggers = self._get(self.config_init, "logger") or ("" if settings.logger else None)
         return super().instantiate_trainer(
             default_root_dir=str(self.folder),
-            callbacks=with_those_of_every_run(
-                settings.callbacks or [], text, self.typed, self._get(self.config_init, "logger")
-            ),
+            callbacks=with_those_of_every_run(settings.callbacks or [], text, self.typed, loggers),
             plugins=settings.plugins or [WholeCheckpointIO()],
         )
 

@@ -20,17 +20,20 @@ from callbacks.top_k_accuracy import TopKAccuracy
 from callbacks.training_monitor import TrainingMonitor
 
 
-def with_those_of_every_run(chosen: Sequence[Callback], config: str, command: str, loggers: str = "") -> list[Callback]:
+def with_those_of_every_run(
+    chosen: Sequence[Callback], config: str, command: str, loggers: str | None = None
+) -> list[Callback]:
     """An experiment's own callbacks, and those of every run of which it has none of the same class.
 
     Args:
         config: the resolved configuration as YAML text.
         command: the command line.
-        loggers: see ``RunLoggers``.
+        loggers: names for ``RunLoggers``; None where the trainer has no logger either, and no step pays for a dashboard.
     """
     always = [RunFolder(config, command), Provenance(command), StepSeed(), FiniteLoss()]
     always += [MeanLoss(), TopKAccuracy(), TrainingMonitor(), ClassReport(), PredictionStore(), PredictionTable()]
-    always += [Dashboard(), BestCheckpoint(), LastCheckpoint()]
+    always += [*[Dashboard()] * (loggers is not None), BestCheckpoint(), LastCheckpoint()]
     added = [callback for callback in always if not any(isinstance(own, type(callback)) for own in chosen)]
     # Loggers are there before others look for them, and means are logged before the callbacks that read them.
-    return [RunLoggers(loggers), *sorted([*chosen, *added], key=lambda callback: not isinstance(callback, EpochMeans))]
+    first = [RunLoggers(loggers)] if loggers else []
+    return [*first, *sorted([*chosen, *added], key=lambda callback: not isinstance(callback, EpochMeans))]

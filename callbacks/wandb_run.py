@@ -132,7 +132,7 @@ def resume_or_begin(folder: Path, resumed: bool) -> WandbRun | None:
                 dir=str(folder.resolve()),
                 mode=mode,
                 reinit="finish_previous",
-                settings=wandb.Settings(console="off", silent=True, **own),
+                settings=wandb.Settings(console="off", disable_code=True, silent=True, **own),
             )
         except Exception as error:  # wandb's own and those of its service, which share no other base
             wandb.teardown()  # it would still hold the id
