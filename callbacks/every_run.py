@@ -28,7 +28,7 @@ def with_those_of_every_run(
     Args:
         config: the resolved configuration as YAML text.
         command: the command line.
-        loggers: names for ``RunLoggers``; None where the trainer has no logger either, and no step pays for a dashboard.
+        loggers: names for ``RunLoggers``; None where there is no other logger either, and no step pays for a dashboard.
     """
     always = [RunFolder(config, command), Provenance(command), StepSeed(), FiniteLoss()]
     always += [MeanLoss(), TopKAccuracy(), TrainingMonitor(), ClassReport(), PredictionStore(), PredictionTable()]

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import logging
 import os
 import socket
 import subprocess
@@ -9,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import h5py
 import numpy as np
@@ -21,6 +23,7 @@ from PIL import Image
 import main
 from callbacks import run_loggers
 from callbacks.prediction_store import Predictions
+from callbacks.wandb_run import resume_or_begin
 
 PROJECT = Path(main.__file__).parent
 FAST = ["--data.image_size", "8", "--trainer.limit_train_batches", "4", "--trainer.log_every_n_steps", "2"]
@@ -219,18 +222,52 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_run() -> None:
     assert (folder / "csv/metrics.csv").exists()
 
 
-def test_a_server_that_does_not_answer_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as deaf:
+def test_a_server_that_does_not_answer_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
+    with socket.create_server(("127.0.0.1", 0)) as deaf, caplog.at_level(logging.INFO, "litvision"):
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{deaf.getsockname()[1]}")
-        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "1")
         wandb.teardown()
-        folder = fit("d", "--logger", "wandb")
+        logger = resume_or_begin(tmp_path, resumed=False)
+    assert logger is not None
+    assert logger.experiment.offline
+    logger.finalize("success")
     wandb.teardown()
-    first, second = dashboard_lines(folder)
+    first, second = (record.getMessage() for record in caplog.records if record.name == "litvision")
     assert first.startswith("W&B cannot be started, the run goes on offline: ")
-    assert second == f"W&B: offline; wandb sync {folder}/wandb uploads it"
-    assert any(logged(records, "val/loss") for records in sessions(folder))
+    assert second == f"W&B: offline; wandb sync {tmp_path}/wandb uploads it"
+
+
+@pytest.mark.parametrize("key", ["variable", "netrc"])
+def test_a_key_makes_it_online_unless_told_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, key: str
+) -> None:
+    modes = []
+
+    def init(mode: str, **_: object) -> None:
+        modes.append(mode)
+        raise wandb.Error("no network\nhere")
+
+    monkeypatch.setattr(wandb, "init", init)
+    assert resume_or_begin(tmp_path, resumed=False) is None
+    assert modes == ["offline"]
+    if key == "variable":
+        monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    else:
+        monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+        host = urlsplit(wandb.setup().settings.base_url).netloc
+        (tmp_path / "netrc").write_text(f"machine {host}\n  login user\n  password {'0' * 40}\n")
+    for mode, tried in ((None, ["online", "offline"]), ("offline", ["offline"]), ("disabled", [])):
+        if mode:
+            monkeypatch.setenv("WANDB_MODE", mode)
+        wandb.teardown()
+        modes.clear()
+        assert resume_or_begin(tmp_path, resumed=False) is None
+        assert modes == tried
+    assert all("here" not in record.getMessage() for record in caplog.records)
+    wandb.teardown()
 
 
 def test_a_failed_run_is_over_on_the_dashboard_too(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -240,20 +277,6 @@ def test_a_failed_run_is_over_on_the_dashboard_too(monkeypatch: pytest.MonkeyPat
     assert wandb.run is None
     (records,) = sessions(Path("runs/quickstart_digits/e"))
     assert of(records, "exit")[0]["exit_code"] == 1
-
-
-def test_wandb_mode_is_respected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    wandb.teardown()
-    folder = fit("f", "--logger", "wandb")
-    assert dashboard_lines(folder) == ["W&B is disabled by WANDB_MODE"]
-    assert not (folder / "wandb").exists()
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-    wandb.teardown()
-    (said,) = dashboard_lines(fit("g", "--logger", "wandb"))
-    assert said.startswith("W&B: offline")
-    wandb.teardown()
 
 
 def test_a_logger_of_ones_own_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
