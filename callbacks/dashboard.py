@@ -169,6 +169,6 @@ def mixtures(labels: Tensor, names: list[str]) -> list[str]:
     """What each training picture is of, int64 ``(N,)`` or mixed labels ``(N, C)``: the two most of it."""
     if labels.ndim == 1:
         return [names[label] for label in labels.tolist()]
-    shares, classes = labels.topk(2, dim=1)
+    shares, classes = labels.topk(min(2, labels.shape[1]), dim=1)
     found = [zip(*pair, strict=True) for pair in zip(shares.tolist(), classes.tolist(), strict=True)]
     return ["\n".join(f"{names[label]} {100 * share:.0f} %" for share, label in pair if share > 0) for pair in found]

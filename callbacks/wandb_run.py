@@ -99,7 +99,7 @@ class WandbRun(WandbLogger):
 
     def _say(self, error: Exception) -> None:
         if not self._broken:
-            logger.warning("W&B fails, and gets no more of this run: %s", first_line(error))
+            logger.warning("W&B fails, and gets no more of this run: %s", in_a_line(error))
         self._broken = True
 
 
@@ -109,7 +109,11 @@ def resume_or_begin(folder: Path, resumed: bool) -> WandbRun | None:
     Online with a key (``WANDB_API_KEY`` or netrc), else offline; ``WANDB_MODE``, ``WANDB_PROJECT``, ``WANDB_NAME`` and
     ``WANDB_RUN_GROUP`` are respected. Where the server cannot be reached, offline.
     """
-    settings = wandb.setup(wandb.Settings(silent=True)).settings
+    try:
+        settings = wandb.setup(wandb.Settings(silent=True)).settings
+    except Exception as error:  # a variable or a file of settings that it does not understand
+        logger.warning("W&B cannot be started, the run goes on without it: %s", in_a_line(error))
+        return None
     if settings.mode == "disabled":
         logger.info("W&B is disabled by WANDB_MODE")
         return None
@@ -131,13 +135,13 @@ def resume_or_begin(folder: Path, resumed: bool) -> WandbRun | None:
                 resume="allow",
                 dir=str(folder.resolve()),
                 mode=mode,
-                reinit="finish_previous",
+                reinit="create_new",  # whatever else this process logs
                 settings=wandb.Settings(console="off", disable_code=True, silent=True, **own),
             )
         except Exception as error:  # wandb's own and those of its service, which share no other base
             wandb.teardown()  # it would still hold the id
             instead = "offline" if mode == "online" else "without it"
-            logger.warning("W&B cannot be started, the run goes on %s: %s", instead, first_line(error))
+            logger.warning("W&B cannot be started, the run goes on %s: %s", instead, in_a_line(error))
             continue
         logger.info("W&B: %s", run.url if mode == "online" else f"offline; wandb sync {folder / 'wandb'} uploads it")
         return WandbRun(run, folder, step)
@@ -170,6 +174,6 @@ def keep(folder: Path, identity: str, step: int) -> None:
     os.replace(partial, folder / KEPT)
 
 
-def first_line(error: Exception) -> str:
+def in_a_line(error: Exception) -> str:
     """What an error says, in brief."""
-    return (str(error) or repr(error)).splitlines()[0][:150]
+    return " ".join((str(error) or repr(error)).split())[:150]
