@@ -49,13 +49,12 @@ class RunLoggers(Callback):
         """Open them again, after all that training wrote."""
         self._open(trainer, math.inf)
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Close them; no teardown follows."""
-        self._close(trainer, "failed")
-
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Close them, so that the next run of this process opens its own."""
-        self._close(trainer, "success")
+        """Close them, so that the next run of this process opens its own; after an exception, Lightning does."""
+        trainer.loggers = [logger for logger in trainer.loggers if logger not in self._opened]
+        for logger in self._opened:
+            logger.finalize("success")
+        self._opened = []
 
     def _open(self, trainer: Trainer, last_step: float | None) -> None:
         """Open for what comes after a step, or for a run that begins."""
@@ -67,12 +66,6 @@ class RunLoggers(Callback):
             if logger:
                 self._opened.append(logger)
         trainer.loggers = [*trainer.loggers, *self._opened]
-
-    def _close(self, trainer: Trainer, status: str) -> None:
-        trainer.loggers = [logger for logger in trainer.loggers if logger not in self._opened]
-        for logger in self._opened:
-            logger.finalize(status)
-        self._opened = []
 
 
 def open_wandb(folder: Path, last_step: float | None) -> Logger | None:

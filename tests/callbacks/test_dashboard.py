@@ -267,8 +267,8 @@ def test_a_key_makes_it_online_unless_told_otherwise(
         modes.clear()
         assert resume_or_begin(tmp_path, resumed=False) is None
         assert modes == tried
-    warnings = [record.getMessage() for record in caplog.records if record.name == "litvision"]
-    assert warnings[-1] == "W&B cannot be started, the run goes on without it: no network here"
+    said = [record.getMessage() for record in caplog.records if record.name == "litvision"]
+    assert "W&B cannot be started, the run goes on without it: no network here" in said
     wandb.teardown()
 
 
