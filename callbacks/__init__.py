@@ -6,6 +6,7 @@ from callbacks.checkpoint_io import WholeCheckpointIO, newest_whole
 from callbacks.class_report import ClassReport
 from callbacks.compile import Compile
 from callbacks.cosine_decay import CosineDecay
+from callbacks.dashboard import Dashboard
 from callbacks.ema import EMA
 from callbacks.epoch_means import EpochMeans
 from callbacks.every_run import with_those_of_every_run
@@ -18,6 +19,7 @@ from callbacks.prediction_store import PredictionStore
 from callbacks.prediction_table import PredictionTable
 from callbacks.provenance import Provenance
 from callbacks.run_folder import RunFolder
+from callbacks.run_loggers import RunLoggers
 from callbacks.schedule import Schedule
 from callbacks.snapshot_ensemble import SnapshotEnsemble
 from callbacks.step_schedule import StepSchedule
@@ -33,6 +35,7 @@ __all__ = [
     "ClassReport",
     "Compile",
     "CosineDecay",
+    "Dashboard",
     "EpochMeans",
     "FiniteLoss",
     "InverseTimeDecay",
@@ -44,6 +47,7 @@ __all__ = [
     "PredictionTable",
     "Provenance",
     "RunFolder",
+    "RunLoggers",
     "Schedule",
     "SnapshotEnsemble",
     "StepSchedule",
