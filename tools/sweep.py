@@ -4,7 +4,7 @@ python tools/sweep.py --config EXPERIMENT.yaml --grid KEY=A,B,C [--grid ...] [--
 python tools/sweep.py --config EXPERIMENT.yaml --random KEY=LOW:HIGH --random KEY=log:LOW:HIGH --trials 20
 python tools/sweep.py --config EXPERIMENT.yaml --tpe KEY=A,B,C --tpe KEY=log:LOW:HIGH --trials 50
 
-KEY is any key of the YAML file, as a flag of main.py names it, like model.optimizer.lr. A grid takes all combinations of
+KEY is any key of the YAML file, as a flag of main.py names it: model.optimizer.lr. A grid takes all combinations of
 lists of values. A random search and TPE take lists and ranges, of whole numbers where both ends are, and logarithmic
 ones. What decides is the best value of a validation metric over the epochs of a run (--metric, val/top1); nothing here
 sees the test split.

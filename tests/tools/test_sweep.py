@@ -5,11 +5,11 @@ import itertools
 import json
 import math
 import os
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
@@ -19,7 +19,6 @@ import pytest
 import fit_and_test
 import main
 from callbacks.prediction_store import OF_VALIDATION
-
 from sweeps.results import Result, best_of, draw, in_order
 from sweeps.space import Choices, Range, parsed, short_names
 from sweeps.trials import Sweep
@@ -255,31 +254,50 @@ def test_a_trial_whose_values_were_not_all_drawn_is_drawn_again(tmp_path: Path) 
     assert len(sweep.known()) == 2
 
 
-def start(folder: Path, shards: Path, *args: str) -> subprocess.Popen:
-    tool = [sys.executable, str(PROJECT / "tools/sweep.py"), *CONFIG, *args, "--data.root", str(shards), *QUICK]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(tool, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+Start = Callable[..., subprocess.Popen]
+
+
+def kill(process: subprocess.Popen) -> None:
+    """End the tool and the training that it has started, at once."""
+    with suppress(psutil.NoSuchProcess):
+        for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
+            each.kill()
+    process.wait()
+
+
+@pytest.fixture
+def start(tmp_path: Path, shards: Path) -> Iterator[Start]:
+    """The tool in a process of its own, which trains in another."""
+    tool = [sys.executable, str(PROJECT / "tools/sweep.py"), *CONFIG, "--data.root", str(shards), *QUICK]
+    quiet = {"cwd": tmp_path, "env": {**os.environ, "OMP_NUM_THREADS": "1"}, "stdout": subprocess.PIPE, "text": True}
+    started = []
+
+    def start(*args: str) -> subprocess.Popen:
+        started.append(subprocess.Popen([*tool, *args], **quiet))
+        return started[-1]
+
+    yield start
+    for process in started:
+        kill(process)
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 120
+    end = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
 
 
 @pytest.mark.slow
-def test_killed_in_the_middle_of_a_trial(shards: Path, tmp_path: Path) -> None:
+def test_killed_in_the_middle_of_a_trial(start: Start, tmp_path: Path) -> None:
     grid = ["--grid", f"{LR}=0.01,0.02", "--trainer.max_epochs", "40"]
     runs = tmp_path / "runs/quickstart_digits"
-    process = start(tmp_path, shards, *grid)
+    process = start(*grid)
     wait_for(lambda: (runs / "sweep-000/checkpoints/last.ckpt").exists())
-    for each in [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]:
-        each.send_signal(signal.SIGKILL)
-    process.wait()
+    kill(process)
     cut = len(json.loads((runs / "sweep-000/history.json").read_text()))
     assert cut < 40
-    ended = start(tmp_path, shards, *grid)
+    ended = start(*grid)
     ended.communicate()
     assert ended.returncode == 0
     assert len(results(tmp_path)) == 2
@@ -290,9 +308,9 @@ def test_killed_in_the_middle_of_a_trial(shards: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_share_the_trials(shards: Path, tmp_path: Path) -> None:
+def test_two_processes_share_the_trials(start: Start, tmp_path: Path) -> None:
     grid = ["--grid", f"{LR}=0.01,0.02,0.03,0.04", "--trainer.max_epochs", "1"]
-    processes = [start(tmp_path, shards, *grid) for _ in range(2)]
+    processes = [start(*grid) for _ in range(2)]
     printed = [process.communicate()[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     begun = [line for text in printed for line in text.splitlines() if line.startswith("trial ")]
@@ -304,9 +322,9 @@ def test_two_processes_share_the_trials(shards: Path, tmp_path: Path) -> None:
     assert all(math.isfinite(each["value"]) for each in found)
 
 
-def test_a_real_trial_and_one_that_diverges(shards: Path, tmp_path: Path) -> None:
+def test_a_real_trial_and_one_that_diverges(start: Start, tmp_path: Path) -> None:
     grid = ["--grid", f"{LR}=0.01,1e30", "--trainer.max_epochs", "1"]
-    process = start(tmp_path, shards, *grid)
+    process = start(*grid)
     printed = process.communicate()[0]
     assert process.returncode == 0
     good, bad = results(tmp_path)
