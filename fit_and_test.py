@@ -3,7 +3,8 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Literal
@@ -49,7 +50,18 @@ def runs_of_seeds(
     return [finished_run(config, f"{prefix}seed{s}", ["--seed_everything", str(s), *flags], then) for s in seeds]
 
 
-def finished_run(config: Path, name: str, flags: Sequence[str], then: Then, held: Sequence[int] = ()) -> Path:
+class Hopeless(Exception):
+    """A run was stopped because it is not worth finishing."""
+
+
+def finished_run(
+    config: Path,
+    name: str,
+    flags: Sequence[str],
+    then: Then,
+    held: Sequence[int] = (),
+    hopeless: Callable[[], bool] | None = None,
+) -> Path:
     """Fit, then test or validate, in a process of its own, or finish what was interrupted; the run's folder.
 
     Ends this program, too, if the run is paused.
@@ -60,9 +72,11 @@ def finished_run(config: Path, name: str, flags: Sequence[str], then: Then, held
         flags: of ``main.py``.
         then: what proves that the run is finished: a test of its best checkpoint, or a validation of its last.
         held: open files that the process keeps open as long as it lives.
+        hopeless: asked again and again whether to stop the run.
 
     Raises:
         subprocess.CalledProcessError: the run failed.
+        Hopeless: it was stopped.
     """
     run = Path("runs") / config.stem / name
     proof = run / (METRICS if then == "test" else OF_VALIDATION)
@@ -73,17 +87,18 @@ def finished_run(config: Path, name: str, flags: Sequence[str], then: Then, held
         start = ["--run", str(run)]
     elif not (run / HISTORY).exists():  # killed in its first epoch
         (run / CONFIG).unlink(missing_ok=True)
-    run_main(["fit", *start, "--then", then, *flags], held)
+    run_main(["fit", *start, "--then", then, *flags], held, hopeless)
     if not proof.exists():
         paused()
     return run
 
 
-def run_main(arguments: Sequence[str], held: Sequence[int] = ()) -> None:
+def run_main(arguments: Sequence[str], held: Sequence[int] = (), hopeless: Callable[[], bool] | None = None) -> None:
     """Run ``main.py``, passing on the signals that ask this program to end.
 
     Raises:
         subprocess.CalledProcessError: it failed.
+        Hopeless: it was stopped.
     """
     command = [sys.executable, str(PROJECT / "main.py"), *arguments]
     process = subprocess.Popen(command, pass_fds=held, process_group=0)  # else it would get some signals twice
@@ -96,7 +111,11 @@ def run_main(arguments: Sequence[str], held: Sequence[int] = ()) -> None:
 
     before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
     try:
-        code = process.wait()
+        while (code := ended(process)) is None:
+            if hopeless and not asked and hopeless():
+                process.terminate()
+                process.wait()
+                raise Hopeless
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -104,6 +123,12 @@ def run_main(arguments: Sequence[str], held: Sequence[int] = ()) -> None:
         paused()
     if code:
         raise subprocess.CalledProcessError(code, command)
+
+
+def ended(process: subprocess.Popen) -> int | None:
+    """The exit code of a process, None if it still runs after a second."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(timeout=1)
 
 
 def paused() -> None:

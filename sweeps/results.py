@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -49,6 +50,11 @@ def best_of(run: Path, metric: str, maximize: bool) -> tuple[float, int] | None:
             f"the history of {run} has no {metric}, but {', '.join(sorted(known)) or 'no validation'}; begin another "
             "sweep with --metric and --name"
         )
+    return best_in(history, metric, maximize)
+
+
+def best_in(history: Sequence[Record], metric: str, maximize: bool) -> tuple[float, int] | None:
+    """The best value of a metric in some epochs, and the first of them; None where it never was finite."""
     found = [(record[metric], int(record["epoch"])) for record in history if record.get(metric) is not None]
     return max(found, key=lambda each: each[0] if maximize else -each[0], default=None)
 

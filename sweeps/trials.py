@@ -116,9 +116,13 @@ class Sweep:
             return Claim(trial.number, self.values(trial), self._hold(trial.number))
 
     def finish(self, claim: Claim, value: float | None, state: TrialState = TrialState.COMPLETE) -> None:
-        """Record a trial's metric, or that it has failed, and let go of it."""
+        """Record a trial's metric, or that it has none, and let go of it."""
         with self.alone():
             self.study.tell(claim.number, value, state=state)
+        self.leave(claim)
+
+    def leave(self, claim: Claim) -> None:
+        """Let go of a trial: the next one who claims a trial gets it, unless it is finished."""
         os.close(claim.held)
 
     def known(self) -> list[FrozenTrial]:

@@ -27,8 +27,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import cli
 from callbacks.run_folder import CONFIG
-from fit_and_test import finished_run
+from fit_and_test import Hopeless, finished_run
 from messages import message, quieten
+from sweeps.pruning import hopeless
 from sweeps.results import Result, best_of, in_order, reason_in, table_of, write, write_picture
 from sweeps.space import Choices, Values, as_flags, parsed
 
@@ -39,7 +40,12 @@ try:
 except ModuleNotFoundError as missing:
     sys.exit(f"error: {missing.name} is not installed; pip install -e .[sweep]")
 
-STATES = {TrialState.RUNNING: "running", TrialState.COMPLETE: "complete", TrialState.FAIL: "failed"}
+STATES = {
+    TrialState.RUNNING: "running",
+    TrialState.COMPLETE: "complete",
+    TrialState.PRUNED: "stopped",
+    TrialState.FAIL: "failed",
+}
 
 
 def check(config: Path, flags: list[str], space: dict[str, Values]) -> None:
@@ -57,18 +63,38 @@ def check(config: Path, flags: list[str], space: dict[str, Values]) -> None:
             raise ValueError("validate_on_test lets the test split choose among trials; --data.validate_on_test false")
 
 
-def work(sweep: Sweep, claim: Claim, arguments: argparse.Namespace, flags: list[str], maximize: bool) -> None:
-    """Run a trial, or finish it, and record what it reaches."""
+def work(sweep: Sweep, claim: Claim, arguments: argparse.Namespace, flags: list[str], killed: set[int]) -> None:
+    """Run a trial, or finish it, and record what it reaches.
+
+    Args:
+        killed: numbers of trials whose training was killed once, which may be for want of memory; such a trial goes on
+            where it stopped, and fails the second time.
+    """
     print(f"trial {claim.number} of {sweep.trials}: {' '.join(as_flags(claim.values))}", flush=True)
-    run = sweep.run_of(claim.number)
+    run, metric, maximize = sweep.run_of(claim.number), arguments.metric, arguments.direction == "max"
+
+    def is_hopeless() -> bool:
+        finished = [sweep.run_of(each.number) for each in sweep.known() if each.state == TrialState.COMPLETE]
+        return hopeless(run, finished, metric, maximize)
+
+    value, state = None, TrialState.FAIL
+    given = [*flags, *as_flags(claim.values)]
     try:
-        finished_run(arguments.config, run.name, [*flags, *as_flags(claim.values)], "validate", [claim.held])
+        asked = is_hopeless if arguments.prune else None
+        finished_run(arguments.config, run.name, given, "validate", [claim.held], asked)
+    except Hopeless:
+        print(f"trial {claim.number} is worse than the median so far, and is stopped", flush=True)
+        state = TrialState.PRUNED
     except subprocess.CalledProcessError as error:
         print(f"trial {claim.number} has failed ({error.returncode}); the sweep goes on", flush=True)
-        sweep.finish(claim, None, TrialState.FAIL)
-        return
-    best = best_of(run, arguments.metric, maximize)
-    sweep.finish(claim, best and best[0], TrialState.COMPLETE if best else TrialState.FAIL)
+        if error.returncode < 0 and claim.number not in killed:
+            killed.add(claim.number)
+            sweep.leave(claim)
+            return
+    else:
+        if best := best_of(run, metric, maximize):
+            value, state = best[0], TrialState.COMPLETE
+    sweep.finish(claim, value, state)
 
 
 def results_of(sweep: Sweep, metric: str, maximize: bool) -> list[Result]:
@@ -76,7 +102,7 @@ def results_of(sweep: Sweep, metric: str, maximize: bool) -> list[Result]:
     results = []
     for trial in sweep.known():
         run, state = sweep.run_of(trial.number), STATES[trial.state]
-        best = best_of(run, metric, maximize) if state == "complete" else None
+        best = best_of(run, metric, maximize) if state in ("complete", "stopped") else None
         note = reason_in(run) if state == "failed" else ""
         results.append(Result(trial.number, run.name, state, *(best or (None, None)), sweep.values(trial), note))
     return in_order(results, maximize)
@@ -93,6 +119,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, help="how many, of a random search and TPE")
     parser.add_argument("--metric", default="val/top1", help="of validation, in the history of a run")
     parser.add_argument("--direction", choices=["max", "min"], help="min for a metric that ends in loss, else max")
+    parser.add_argument("--prune", action="store_true", help="stop trials that are worse than the median so far")
     parser.add_argument("--seed", type=int, default=0, help="of random values")
     parser.add_argument("--name", default="sweep", help="of the sweep and of its runs")
     parser.add_argument("--journal", action="store_true", help="no SQLite: for a network file system")
@@ -104,7 +131,7 @@ def main() -> None:
         parser.error("--random and --tpe need --trials, a number from 1; a grid has as many as there are combinations")
     if not arguments.metric.startswith("val/"):
         parser.error(f"--metric {arguments.metric} is not of validation, like val/top1 or val/loss")
-    direction = arguments.direction or ("min" if arguments.metric.endswith("loss") else "max")
+    arguments.direction = arguments.direction or ("min" if arguments.metric.endswith("loss") else "max")
     quieten()
     try:
         given = getattr(arguments, kinds[0])
@@ -120,14 +147,16 @@ def main() -> None:
         settings = {
             "keys": {key: text.partition("=")[2] for key, text in zip(space, given, strict=True)},
             "metric": arguments.metric,
-            "direction": direction,
+            "direction": arguments.direction,
+            "prune": arguments.prune,
             "flags": flags,
             "experiment": yaml.safe_load(arguments.config.read_text(encoding="utf-8")),
         }
-        maximize, seed = direction == "max", arguments.seed
+        maximize, seed = arguments.direction == "max", arguments.seed
         sweep = Sweep(folder, kinds[0], space, arguments.trials or 0, maximize, seed, settings, arguments.journal)
+        killed: set[int] = set()
         while claim := sweep.claim():
-            work(sweep, claim, arguments, flags, maximize)
+            work(sweep, claim, arguments, flags, killed)
             with sweep.alone():
                 write(results_of(sweep, arguments.metric, maximize), arguments.metric, list(space), folder)
         with sweep.alone():

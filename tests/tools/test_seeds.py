@@ -26,7 +26,7 @@ def call(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     monkeypatch.chdir(tmp_path)
     commands: list[Sequence[str]] = []
 
-    def run_main(arguments: Sequence[str], held: Sequence[int] = ()) -> None:
+    def run_main(arguments: Sequence[str], *rest: object) -> None:
         commands.append(arguments)
         main.run_command(list(arguments))
 

@@ -54,21 +54,27 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[Sequence[str]]:
     """The commands that the tool gives, which leave a history instead of training for it.
 
-    Accuracy is 1 minus the dropout; a learning rate of 9 fails. The test split would seem to be perfect.
+    Accuracy is 1 minus the dropout; a learning rate of 9 fails, and one of 8 is killed. The test split
+    would seem to be perfect.
     """
     given: list[Sequence[str]] = []
 
-    def train(arguments: Sequence[str], held: Sequence[int] = ()) -> None:
+    def train(arguments: Sequence[str], held: Sequence[int], hopeless: Callable[[], bool] | None) -> None:
         given.append(arguments)
         values = dict(itertools.pairwise(arguments))
         run = Path("runs/quickstart_digits", values.get("--name") or Path(values["--run"]).name)
         (run / "report").mkdir(parents=True, exist_ok=True)
+        if values.get(f"--{LR}") == "8":
+            raise subprocess.CalledProcessError(-9, "main.py")
         if values.get(f"--{LR}") == "9":
             (run / "log.txt").write_text("failed\nTraceback\nValueError: the loss is nan in epoch 1\n")
             raise subprocess.CalledProcessError(1, "main.py")
         top1 = 1 - float(values.get(f"--{DROPOUT}", 0))
         first = {"epoch": 1, "val/top1": top1, "val/loss": top1, "test/top1": 1.0}
         worse = {"epoch": 2, "val/top1": top1 / 2, "val/loss": None, "test/top1": 1.0}
+        (run / "history.json").write_text(json.dumps([first]))
+        if hopeless and hopeless():
+            raise fit_and_test.Hopeless
         (run / "history.json").write_text(json.dumps([first, worse]))
         (run / OF_VALIDATION).touch()
 
@@ -140,6 +146,23 @@ def test_losses_are_minimised(call: Call, commands: list[Sequence[str]], tmp_pat
     call("--grid", f"{DROPOUT}=0.1,0.3,0.2", "--metric", "val/loss")
     assert [each["values"][DROPOUT] for each in results(tmp_path)] == ["0.3", "0.2", "0.1"]
     assert "has no val/top9, but val/loss, val/top1" in call("--grid", f"{LR}=1", "--metric", "val/top9", "--name", "b")
+
+
+def test_hopeless_trials_are_stopped(call: Call, commands: list[Sequence[str]], tmp_path: Path) -> None:
+    printed = call("--grid", f"{DROPOUT}=0.1,0.2,0.3,0.4,0.5,0.29,0.31,0.6", "--prune")
+    # five are finished whatever they reach; the median is 0.7, then 0.705
+    states = {each["values"][DROPOUT]: (each["state"], each["value"]) for each in results(tmp_path)}
+    assert [key for key, (state, _) in states.items() if state == "stopped"] == ["0.31", "0.6"]
+    assert states["0.31"] == ("stopped", pytest.approx(0.69))
+    assert printed.count("worse than the median") == 2
+    call("--grid", f"{DROPOUT}=0.1,0.2,0.3,0.4,0.5,0.6,0.7", "--prune", "--metric", "val/loss", "--name", "b")
+    assert "stopped" not in {each["state"] for each in results(tmp_path, "b")}  # each loss is smaller than the others
+
+
+def test_a_killed_training_goes_on_once(call: Call, commands: list[Sequence[str]], tmp_path: Path) -> None:
+    call("--grid", f"{LR}=8,0.1")
+    assert [command[-1] for command in commands] == ["8", "8", "0.1"]
+    assert [each["state"] for each in results(tmp_path)] == ["complete", "failed"]
 
 
 @pytest.mark.parametrize(
