@@ -21,7 +21,11 @@ OWN.add_argument(
     "--name", help="of the folder to write, runs/<experiment>/<name>: the time of day, or the run, if not given"
 )
 OWN.add_argument("--lr", help="short for --model.optimizer.lr")
-OWN.add_argument("--then", choices=["test"], help="after fit, test the best checkpoint")
+OWN.add_argument(
+    "--then",
+    choices=["test", "validate"],
+    help="after fit, test the best checkpoint, or keep the probabilities that the last gives of the validation split",
+)
 OWN.add_argument("--ckpt_path", help="another checkpoint than the run's")
 OWN.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
@@ -53,6 +57,9 @@ def run_command(args: Sequence[str]) -> None:
     cli = CLI(run, command, typed, OWN.format_help())
     if fit and flags.then == "test":
         cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=str(run_folder.checkpoint_of(run)))
+    elif fit and flags.then == "validate":
+        last = run_folder.checkpoint_of(run, run_folder.LAST)
+        cli.trainer.validate(cli.model, datamodule=cli.datamodule, ckpt_path=str(last))
 
 
 def _refuse_contradictions(flags: argparse.Namespace, fit: bool) -> None:
