@@ -2,8 +2,10 @@
 
 import argparse
 import difflib
+import errno
 import inspect
 import logging
+import os
 import re
 import sys
 import warnings
@@ -33,6 +35,22 @@ NOISE = re.compile(
 )
 
 
+GO_ON = "A training goes on from its last checkpoint: main.py fit --run FOLDER"
+ROOM = f"make room on that disk, then give the command again. {GO_ON}"
+DISK = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: "the system limits the size of files there (`ulimit -f`)",
+    errno.EROFS: "choose a folder that can be written; packed sets go to --data.root, runs to the current folder",
+    errno.EACCES: "its permissions do not allow that; change them, or choose another folder",
+    errno.EPERM: "its permissions do not allow that; change them, or choose another folder",
+    errno.EIO: f"look after the disk. {GO_ON}",
+    errno.ESTALE: f"the file was replaced or its server was restarted. {GO_ON}",
+    errno.EMFILE: "too many files are open; raise the limit with `ulimit -n 65536`",
+}
+MEMORY = f"take a smaller --data.batch_size, or fewer --data.num_workers. {GO_ON}"
+
+
 class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """The parser's help, with the lines of its epilog kept."""
 
@@ -52,7 +70,7 @@ def quieten() -> logging.Logger:
 
 def message(error: Exception) -> str:
     """The error's text without what only a developer of the libraries needs."""
-    text = str(error) or repr(error)
+    text = _of_the_system(error) or str(error) or repr(error)
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     if "Original Traceback" in text:  # raised in a worker process, with its traceback as the text
         lines = [re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])]
@@ -68,6 +86,34 @@ def message(error: Exception) -> str:
     if isinstance(error, argparse.ArgumentError):
         told.append(_remedy(text))
     return "\n".join(["error: " + told[0][:MAX_WIDTH], *("  " + line[:MAX_WIDTH] for line in told[1:])])
+
+
+def _of_the_system(error: Exception) -> str | None:
+    """What a full disk, too little memory or the end of a loader process means; None for other errors."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in DISK:
+        place = f"{error.filename} cannot be opened or written" if error.filename else "a file cannot be written"
+        return f"{place}: {os.strerror(error.errno).lower()}; {DISK[error.errno]}"
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        wanted = re.search(r"(allocate|allocated) ([\d.]+ \w+)", text)
+        return f"memory is not enough{f' for {wanted[2]} more' if wanted else ''}; {MEMORY}"
+    if ended := re.search(r"DataLoader worker \(pid\S* ([\d, ]+)\) (?:is killed by signal: (\w+ ?\w*)|exited)", text):
+        return f"loader process {ended[1]} {_what_killed(ended[2])}"
+    return None
+
+
+def _what_killed(signal: str | None) -> str:
+    """How a loader process ended, and what to do about it."""
+    match signal:
+        case "Killed":
+            return f"was killed: by hand, or by the system as memory ran out; then {MEMORY}"
+        case "Bus error":
+            return (
+                "read what is not there: a shard was cut short meanwhile (tools/shards.py verify), or the shared "
+                f"memory /dev/shm is full (fewer --data.num_workers). {GO_ON}"
+            )
+        case _:
+            return f"ended by itself ({signal or 'without a signal'}); --data.num_workers 0 does without. {GO_ON}"
 
 
 def _remedy(text: str) -> str:

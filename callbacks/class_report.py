@@ -19,6 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from callbacks.whole_file import whole_file
+
 NOT_FINITE = "not finite"
 
 
@@ -90,13 +92,13 @@ class ClassReport(Callback):
         metrics = {name: v.item() for name, v in trainer.callback_metrics.items() if name.startswith("test/")}
 
         folder = Path(trainer.default_root_dir) / "report"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_metrics(metrics, int(confusion.sum()), folder / "metrics.json")
         write_scores(confusion, names, folder / "per_class.csv")
         predictable = [*names, NOT_FINITE] if confusion[:, -1].any() else list(names)
         matrix = confusion[:, : len(predictable)]
         write_confusion(matrix, names, predictable, folder / "confusion_matrix.csv")
-        drawn_confusion(matrix, names, predictable).savefig(folder / "confusion_matrix.png", bbox_inches="tight")
+        with whole_file(folder / "confusion_matrix.png") as partial:
+            drawn_confusion(matrix, names, predictable).savefig(partial, format="png", bbox_inches="tight")
+        write_metrics(metrics, int(confusion.sum()), folder / "metrics.json")  # last: it stands for a finished test
 
         get_console().print(table(Scores.of(confusion).rows(names)))
         if "test/top1" in metrics:
@@ -115,7 +117,8 @@ def counted(confusion: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor:
 def write_metrics(metrics: dict[str, float], samples: int, path: Path) -> None:
     """The metrics of the test, null where not finite, and the number of samples."""
     content = {"samples": samples, **{name: v if math.isfinite(v) else None for name, v in metrics.items()}}
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_scores(confusion: np.ndarray, names: Sequence[str], path: Path) -> None:
@@ -128,7 +131,7 @@ def write_scores(confusion: np.ndarray, names: Sequence[str], path: Path) -> Non
         ("macro avg", *means.mean(axis=1), samples),
         ("weighted avg", *(means @ scores.support / samples), samples),
     ]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["class", "precision", "recall", "f1", "support"])
         for name, precision, recall, f1, support in rows:
@@ -138,7 +141,7 @@ def write_scores(confusion: np.ndarray, names: Sequence[str], path: Path) -> Non
 
 def write_confusion(matrix: np.ndarray, names: Sequence[str], predictable: Sequence[str], path: Path) -> None:
     """Counts: a row for each true class, a column for each predicted one."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["true class", *predictable])
         writer.writerows([name, *counts] for name, counts in zip(names, matrix.tolist(), strict=True))

@@ -1,7 +1,6 @@
 """Where a run's figures come from: command, commit, versions, hardware, time."""
 
 import json
-import os
 import platform
 import subprocess
 import time
@@ -14,6 +13,8 @@ from typing import Any
 import torch
 import yaml
 from pytorch_lightning import Callback, LightningModule, Trainer
+
+from callbacks.whole_file import dispensable_file
 
 SESSIONS = "sessions.json"
 PACKAGES = ("torch", "torchvision", "pytorch-lightning", "albumentations", "numpy", "h5py")
@@ -82,11 +83,8 @@ class Provenance(Callback):
 
     def _write(self, trainer: Trainer) -> None:
         self.sessions[-1]["seconds"] = round(time.perf_counter() - self._clock, 1)
-        path = Path(trainer.default_root_dir) / SESSIONS
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.sessions, indent=1) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+        with dispensable_file(Path(trainer.default_root_dir) / SESSIONS) as partial:
+            partial.write_text(json.dumps(self.sessions, indent=1) + "\n", encoding="utf-8")
 
 
 def changes(run: Path) -> list[float]:

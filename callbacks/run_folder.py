@@ -1,8 +1,10 @@
 """The folder that holds everything of a run, and is its only handle: it can be moved, tested and continued."""
 
+import faulthandler
 import json
 import logging
 import os
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.provenance import SESSIONS
+from callbacks.whole_file import whole_file
 
 CONFIG = "config.yaml"
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
@@ -37,9 +40,8 @@ class RunFolder(Callback):
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if stage == "fit" or not (folder / LAST).exists():
-            partial = folder / (CONFIG + ".partial")
-            partial.write_text(self.config, encoding="utf-8")
-            os.replace(partial, folder / CONFIG)
+            with whole_file(folder / CONFIG) as partial:
+                partial.write_text(self.config, encoding="utf-8")
         log_to(folder / "log.txt")
         logging.getLogger("litvision").debug("%s", self.command)
 
@@ -50,13 +52,28 @@ class RunFolder(Callback):
             checkpoint["preprocessing"] = trainer.datamodule.preprocessing
 
 
+class RunLog(logging.FileHandler):
+    """The log of a run. If the disk refuses it, that is said once, and the run goes on."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.given_up = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say it, in place of logging's traceback for each line."""
+        if not self.given_up:
+            self.given_up = True
+            print(f"warning: {self.baseFilename} cannot be written ({sys.exc_info()[1]}); the run goes on without it")
+
+
 def log_to(file: Path) -> None:
     """Write the program's log to a file as well; an earlier run's file in this process is closed."""
     log = logging.getLogger("litvision")
     for handler in [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]:
         log.removeHandler(handler)
         handler.close()
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = RunLog(file)
+    faulthandler.enable(handler.stream)  # what the system kills the program for: where in it that was
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
 

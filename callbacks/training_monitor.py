@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from callbacks.epoch_means import EpochMeans
 from callbacks.provenance import changes
 from callbacks.step_clock import StepClock
+from callbacks.whole_file import dispensable_file
 
 HISTORY, PICTURE, TIMINGS = "history.json", "history.png", "timings.json"
 TRAIN, VAL, BEST, CHANGE = "#4477aa", "#ee6677", "#888888", "#228833"
@@ -103,7 +103,6 @@ class TrainingMonitor(Callback):
         self.timings.append({"epoch": record["epoch"], "seconds": round(seconds, 2), **speed})
 
         folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         write(self.history, folder / HISTORY)
         write(self.timings, folder / TIMINGS)
         draw(self.history, folder / PICTURE, changes(folder))
@@ -144,10 +143,9 @@ def earlier(path: Path, finished: int) -> list[Record]:
 
 def write(history: list[Record], path: Path) -> None:
     """One record a line, never seen half-written."""
-    partial = path.with_name(path.name + ".partial")
     records = ",\n".join(json.dumps(record, allow_nan=False) for record in history)
-    partial.write_text(f"[\n{records}\n]\n", encoding="utf-8")
-    os.replace(partial, path)
+    with dispensable_file(path) as partial:
+        partial.write_text(f"[\n{records}\n]\n", encoding="utf-8")
 
 
 def draw(history: list[Record], path: Path, changes: Sequence[float] = ()) -> None:
@@ -179,9 +177,8 @@ def draw(history: list[Record], path: Path, changes: Sequence[float] = ()) -> No
             text = {"rotation": 90, "fontsize": "small", "color": CHANGE, "va": "bottom", "ha": "right"}
             axes.text(epochs, 0.02, "settings changed ", transform=axes.get_xaxis_transform(), **text)
 
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    with dispensable_file(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def draw_metric(axes: Axes, history: list[Record], metric: str, scale: float, best: int | None) -> None:

@@ -14,18 +14,19 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
-from filelock import FileLock
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
 
+from datamodules.archive import extract
 from datamodules.augmentation import AugmentedPictures, Transform, transformed_size
 from datamodules.batch_augment import BatchAugment
 from datamodules.batches import Batches
-from datamodules.download import download, extract
+from datamodules.download import download
 from datamodules.geometry import Border, resize_matrix, ten_crops, warp_on_device, with_mirrored
 from datamodules.jpeg import Encoding
 from datamodules.loader import Batch, BatchLoader
+from datamodules.lock import one_at_a_time
 from datamodules.memory import free_memory
 from datamodules.normalization import Kind, Normalization
 from datamodules.pack import Samples, fingerprint, pack
@@ -440,7 +441,7 @@ class ImageDataModule(LightningDataModule):
             )
         folder = self.root / "raw"
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{self.raw_folder}.lock"):  # one process downloads, the others wait
+        with one_at_a_time(folder / f".{self.raw_folder}.lock", f"downloading {self.name}"):
             if not self._find_raw():
                 archive = download(self.url, self.checksum, folder)
                 extract(archive, folder / self.raw_folder)
