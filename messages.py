@@ -94,26 +94,30 @@ def _of_the_system(error: Exception) -> str | None:
     if isinstance(error, OSError) and error.errno in DISK:
         place = f"{error.filename} cannot be opened or written" if error.filename else "a file cannot be written"
         return f"{place}: {os.strerror(error.errno).lower()}; {DISK[error.errno]}"
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if (
+        isinstance(error, MemoryError)
+        or "MemoryError" in text
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    ):
         wanted = re.search(r"(allocate|allocated) ([\d.]+ \w+)", text)
         return f"memory is not enough{f' for {wanted[2]} more' if wanted else ''}; {MEMORY}"
-    if ended := re.search(r"DataLoader worker \(pid\S* ([\d, ]+)\) (?:is killed by signal: (\w+ ?\w*)|exited)", text):
+    ends = r"DataLoader worker \(pid\S* ([\d, ]+)\) (?:is killed by signal: (\w+ ?\w*)|exited)"
+    if ended := re.search(ends, f"{error.__cause__} {text}"):  # the cause may know the signal
         return f"loader process {ended[1]} {_what_killed(ended[2])}"
     return None
 
 
 def _what_killed(signal: str | None) -> str:
     """How a loader process ended, and what to do about it."""
-    match signal:
-        case "Killed":
-            return f"was killed: by hand, or by the system as memory ran out; then {MEMORY}"
-        case "Bus error":
-            return (
-                "read what is not there: a shard was cut short meanwhile (tools/shards.py verify), or the shared "
-                f"memory /dev/shm is full (fewer --data.num_workers). {GO_ON}"
-            )
-        case _:
-            return f"ended by itself ({signal or 'without a signal'}); --data.num_workers 0 does without. {GO_ON}"
+    if signal == "Bus error":
+        return (
+            "read what is not there: a shard was cut short meanwhile (tools/shards.py verify), or the shared memory "
+            f"/dev/shm is full (fewer --data.num_workers). {GO_ON}"
+        )
+    if signal in (None, "Killed"):
+        return f"was killed, as the system does when memory runs out, or ended by itself; {MEMORY}"
+    return f"ended with {signal}; --data.num_workers 0 does without. {GO_ON}"
 
 
 def _remedy(text: str) -> str:

@@ -124,6 +124,7 @@ class Place:
         """Start one of the project's programs."""
         self.outputs += 1
         output = self.folder / f"output{self.outputs}.txt"
+        output.touch()
         pid = self.world.ask(do="start", program=program, folder=str(self.folder), output=str(output), fault=fault)
         return Running(self.world, pid, output)
 

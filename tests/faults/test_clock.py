@@ -3,6 +3,8 @@
 import json
 import os
 
+import pytest
+
 
 def test_the_clock_jumps_while_a_run_goes_on(place) -> None:
     place.fit("--trainer.max_epochs", "2", "--then", "test", fault="the_clock_jumps").succeeds()
@@ -14,6 +16,7 @@ def test_the_clock_jumps_while_a_run_goes_on(place) -> None:
             assert 0 < record["seconds"] < 600
 
 
+@pytest.mark.slow
 def test_the_clock_was_another_when_the_files_were_written(place) -> None:
     """The newest is not what has the latest time, and what has no earlier time is not new."""
     place.fit("--trainer.max_epochs", "2").succeeds()

@@ -62,6 +62,7 @@ def test_a_training_goes_on_without_its_diary(place) -> None:
     assert "epoch 4/4" in (seen / "log.txt").read_text()
 
 
+@pytest.mark.slow
 def test_full_while_a_report_is_written(place) -> None:
     seen = place.mount(place.run, "size=4m")
     place.fit("--trainer.max_epochs", "1").succeeds()
@@ -74,6 +75,7 @@ def test_full_while_a_report_is_written(place) -> None:
     assert "test top-1 = " in place.start("main.py", "test", "--run", str(place.run)).succeeds()
 
 
+@pytest.mark.slow
 def test_full_while_a_table_of_lightning_is_written(place) -> None:
     seen = place.mount(place.folder / "csv", "size=4k")
     logger = ["--trainer.logger", "CSVLogger", "--trainer.logger.save_dir", "csv", "--trainer.log_every_n_steps", "1"]
@@ -85,6 +87,7 @@ def test_full_while_a_table_of_lightning_is_written(place) -> None:
     place.fit("--trainer.max_epochs", "3", *logger, "--name", "b").succeeds()
 
 
+@pytest.mark.slow
 def test_a_packed_set_may_lie_on_a_read_only_disk(place) -> None:
     root = place.folder / "archive"
     seen = place.mount(root, "size=20m")
@@ -113,6 +116,7 @@ def test_runs_cannot_be_written(place) -> None:
     assert "read-only file system; choose a folder" in error
 
 
+@pytest.mark.slow
 def test_a_disk_that_becomes_read_only(place) -> None:
     """As systems do with one that fails."""
     folder = place.run / "checkpoints"

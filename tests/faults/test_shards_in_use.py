@@ -15,7 +15,7 @@ def shard(place, split: str = "train") -> Path:
     return path
 
 
-@pytest.mark.parametrize("flags", [(), WORKERS], ids=["threads", "processes"])
+@pytest.mark.parametrize("flags", [(), pytest.param(WORKERS, marks=pytest.mark.slow)], ids=["threads", "processes"])
 def test_cut_short(place, flags: tuple[str, ...]) -> None:
     copy = shutil.copy2(shard(place), place.folder / "copy.h5")
     running = place.fit("--trainer.max_epochs", "500", *flags)
@@ -30,6 +30,7 @@ def test_cut_short(place, flags: tuple[str, ...]) -> None:
     assert place.epochs() == list(range(1, finished + 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flags", [(), WORKERS], ids=["threads", "processes"])
 def test_cut_short_in_the_middle_of_a_read(place, flags: tuple[str, ...]) -> None:
     """What is left when no look at the size comes in between: the system kills the reader."""
@@ -52,6 +53,7 @@ def test_cut_short_in_the_middle_of_a_read(place, flags: tuple[str, ...]) -> Non
     place.go_on("--trainer.max_epochs", str(finished + 1)).succeeds()
 
 
+@pytest.mark.slow
 def test_deleted(place) -> None:
     """A training that has mapped its files ends as if they were there; the next start says which is missing."""
     running = place.fit("--trainer.max_epochs", "6")

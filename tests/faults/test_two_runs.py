@@ -3,6 +3,7 @@
 import os
 import signal
 
+import pytest
 from filelock import FileLock
 
 from datamodules import Digits
@@ -25,6 +26,7 @@ def test_who_waits_says_for_what(place) -> None:
     assert sets(place) == [f".{folder.name}.lock", folder.name]
 
 
+@pytest.mark.slow
 def test_one_packs_and_the_other_uses_it(place) -> None:
     first = place.fit(*FRESH, fault="packing_is_slow")
     first.until(lambda: list(place.folder.glob("fresh/*.partial")))
@@ -36,6 +38,7 @@ def test_one_packs_and_the_other_uses_it(place) -> None:
     assert sets(place) == [f".{folder.name}.lock", folder.name]
 
 
+@pytest.mark.slow
 def test_who_waits_packs_if_the_other_is_killed(place) -> None:
     first = place.fit(*FRESH, fault="packing_is_slow")
     first.until(lambda: list(place.folder.glob("fresh/*.partial/*")))
