@@ -15,6 +15,8 @@ from torch.distributed import DistBackendError
 LAUNCHER = "LITVISION_LAUNCHER"  # process id of the one that launched the others
 POLL, GRACE, PATIENCE = 0.5, 1.0, 10.0  # seconds
 
+_launched: list[subprocess.Popen] = []  # by this process
+
 
 def end_together() -> None:
     """Let this process end with its launcher, or if it is the launcher, with the first process that fails.
@@ -22,7 +24,7 @@ def end_together() -> None:
     Without this an orphan could wait for hours in a collective operation. Lightning's own observer of the launched
     processes kills all within seconds, before anyone can say why.
     """
-    subprocess_script._launch_process_observer = lambda launched: _in_background(_end_with_launched, launched)
+    subprocess_script._launch_process_observer = _watch_launched
     if "LOCAL_RANK" in os.environ:  # launched, by Lightning or by torchrun
         _in_background(_end_with_launcher, int(os.environ.get(LAUNCHER, os.getppid())))
     else:
@@ -39,17 +41,27 @@ def first_error(error: Exception) -> Exception:
         time.sleep(PATIENCE)
         return ConnectionError(
             "the connection to another process of this run is lost: that process has ended, or its machine cannot be "
-            "reached. What it said stands above, or on its machine; one that says nothing was killed\n"
+            "reached. What it said stands above, or on its machine; one that says nothing was killed.\n"
+            "Machines that cannot find each other want GLOO_SOCKET_IFNAME or NCCL_SOCKET_IFNAME, the network's name.\n"
             f"({str(error).splitlines()[0][:150]})"
         )
     if rank_zero_only.rank:
-        time.sleep(2 * GRACE)
-        return RuntimeError(f"rank {rank_zero_only.rank}: {error or repr(error)}").with_traceback(error.__traceback__)
+        time.sleep(PATIENCE)
+        return RuntimeError(f"rank {rank_zero_only.rank}: {error or repr(error)}")
+    launched = [*_launched]
+    _launched.clear()  # they are not watched any more
+    for process in launched:
+        process.kill()
     return error
 
 
-def _in_background(watch: Callable, watched: Sequence[subprocess.Popen] | int) -> None:
-    threading.Thread(target=watch, args=(watched,), daemon=True).start()
+def _watch_launched(launched: Sequence[subprocess.Popen]) -> None:
+    _launched[:] = launched
+    _in_background(_end_with_launched)
+
+
+def _in_background(watch: Callable, *watched: int) -> None:
+    threading.Thread(target=watch, args=watched, daemon=True).start()
 
 
 def _end_with_launcher(launcher: int) -> None:
@@ -58,22 +70,22 @@ def _end_with_launcher(launcher: int) -> None:
     os._exit(1)
 
 
-def _end_with_launched(launched: Sequence[subprocess.Popen]) -> None:
-    while not (failed := [rank for rank, process in enumerate(launched, 1) if process.poll()]):
-        if all(process.returncode == 0 for process in launched):
+def _end_with_launched() -> None:
+    while not (failed := [(rank, process) for rank, process in enumerate(_launched, 1) if process.poll()]):
+        if all(process.returncode == 0 for process in _launched):
             return
         time.sleep(POLL)
     time.sleep(GRACE)
-    if not threading.main_thread().is_alive():  # it has ended by itself
+    if not (_launched and threading.main_thread().is_alive()):  # this process is ending by itself
         return
-    code = launched[failed[0] - 1].returncode
-    if code < 0:  # otherwise it has said why
+    rank, process = failed[0]
+    if process.returncode < 0:  # otherwise it has said why
         print(
-            f"error: rank {failed[0]} was killed by {signal.Signals(-code).name}; the system does that where memory "
-            "runs out. fit --run FOLDER continues the run",
+            f"error: rank {rank} was killed by {signal.Signals(-process.returncode).name}; the system does that where "
+            "memory runs out. fit --run FOLDER continues the run",
             file=sys.stderr,
             flush=True,
         )
-    for process in launched:
+    for process in _launched:
         process.kill()
     os._exit(1)
