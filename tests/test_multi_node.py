@@ -37,12 +37,11 @@ def environment(tmp_path: Path) -> dict[str, str]:
     for name in ("main.py", "docs"):
         (tmp_path / name).symlink_to(PROJECT / name)
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin/python").symlink_to(sys.executable)
-    (tmp_path / "bin/srun").write_text(SRUN)
-    (tmp_path / "bin/srun").chmod(0o755)
+    for name, script in (("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n'), ("srun", SRUN)):
+        (tmp_path / "bin" / name).write_text(script)
+        (tmp_path / "bin" / name).chmod(0o755)
     own = {name: value for name, value in os.environ.items() if not name.startswith(("LITVISION", "PL_"))}
-    path = f"{tmp_path / 'bin'}:{Path(sys.executable).parent}:{own['PATH']}"
-    return own | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PATH": path}
+    return own | {"OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "PATH": f"{tmp_path / 'bin'}:{own['PATH']}"}
 
 
 def free_port() -> str:
