@@ -10,6 +10,7 @@ from pathlib import Path
 from callbacks import Paused, newest_whole, run_folder
 from cli import CLI
 from messages import message, quieten
+from processes import end_together, first_error
 
 OWN = argparse.ArgumentParser("main.py", add_help=False, allow_abbrev=False, usage=argparse.SUPPRESS)
 OWN.add_argument("--run", type=Path, help="use a run's configuration and best checkpoint; fit continues the run")
@@ -56,9 +57,10 @@ def run_command(args: Sequence[str]) -> None:
         run = run_folder.new_run(experiment, flags.name, fit)
     cli = CLI(run, command, typed, OWN.format_help())
     if fit and flags.then == "test":
-        cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=str(run_folder.checkpoint_of(run)))
+        best = run_folder.checkpoint_of(Path(cli.trainer.default_root_dir))  # where all processes agree that it is
+        cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=str(best))
     elif fit and flags.then == "validate":
-        last = run_folder.checkpoint_of(run, run_folder.LAST)
+        last = run_folder.checkpoint_of(Path(cli.trainer.default_root_dir), run_folder.LAST)
         cli.trainer.validate(cli.model, datamodule=cli.datamodule, ckpt_path=str(last))
 
 
@@ -74,6 +76,7 @@ def _refuse_contradictions(flags: argparse.Namespace, fit: bool) -> None:
 def main() -> None:
     """Run one command; an error ends it with one short message, its traceback in the run's log."""
     log = quieten()
+    end_together()
     try:
         with suppress(Paused):
             run_command(sys.argv[1:])
@@ -81,7 +84,7 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         log.debug("failed", exc_info=True)
-        print(message(error), file=sys.stderr)
+        print(message(first_error(error)), file=sys.stderr, flush=True)
         sys.exit(2 if isinstance(error, argparse.ArgumentError) else 1)
 
 

@@ -3,7 +3,6 @@
 import faulthandler
 import json
 import logging
-import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -34,7 +33,9 @@ class RunFolder(Callback):
         self.config, self.command = config, command
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the folder and begin the log."""
+        """Agree on the folder, make it and begin the log."""
+        # each process has taken the time of day for its name
+        trainer._default_root_dir = trainer.strategy.broadcast(trainer.default_root_dir)
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
@@ -84,12 +85,9 @@ def new_run(experiment: str, name: str | None, fit: bool) -> Path:
     Raises:
         FileExistsError: a training would overwrite what is there.
     """
-    if "LOCAL_RANK" in os.environ and "LITVISION_RUN" in os.environ:  # a process that another one launched
-        return Path(os.environ["LITVISION_RUN"])
     folder = Path("runs", experiment, name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     if fit and (folder / CONFIG).exists():
         raise FileExistsError(f"{folder} holds a run already; continue it with --run {folder} or choose another --name")
-    os.environ["LITVISION_RUN"] = str(folder)
     return folder
 
 

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -31,7 +32,7 @@ from datamodules.memory import free_memory
 from datamodules.normalization import Kind, Normalization
 from datamodules.pack import Samples, fingerprint, pack
 from datamodules.resident import RowsOnly, copied
-from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys
+from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys, equal_shares
 from datamodules.shards import FORMAT_VERSION, MANIFEST, Manifest, ShardDataset, remedy, verify
 from datamodules.splits import Splitting
 
@@ -335,7 +336,7 @@ class ImageDataModule(LightningDataModule):
         batch_size = min(self.batch_size, len(pictures) // world_size)  # no process may be left without a batch
         if not batch_size:
             raise ValueError(f"{world_size} processes cannot share the {len(pictures)} samples of the {split} split")
-        rows = EveryRowOnce(len(pictures), batch_size, self.trainer.global_rank, world_size)
+        share = len(pictures), batch_size, self.trainer.global_rank, world_size
         if self.resident and not self._on_cpu:
             batches = RowsOnly(len(pictures))
         elif not self._on_cpu or (split == "test" and self.views != "one"):
@@ -345,9 +346,11 @@ class ImageDataModule(LightningDataModule):
             batches = Batches(pictures, self.input_size, matrices, normalization=self._loaders_normalization)
         else:
             batches = Batches(pictures, self.image_size, normalization=self._loaders_normalization)
-        return self._loader(batches, BatchSampler(rows, batch_size, drop_last=False))
+        if isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
+            return self._loader(batches, equal_shares(*share))
+        return self._loader(batches, BatchSampler(EveryRowOnce(*share), batch_size, drop_last=False))
 
-    def _loader(self, batches: Batches, batch_sampler: BatchSampler) -> BatchLoader | DataLoader:
+    def _loader(self, batches: Batches, batch_sampler: BatchSampler | list[list[int]]) -> BatchLoader | DataLoader:
         if not self.num_workers:
             # transforms are Python objects with a state of their own: one thread
             threads = 1 if self.transforms else min(4, os.cpu_count() or 1)
