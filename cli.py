@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from jsonargparse import Namespace
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
@@ -43,7 +44,9 @@ class CLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What the data decide is never typed twice."""
+        """The dashboards' flag; what the data decide is never typed twice."""
+        known = "dashboards of the run: wandb, tensorboard or csv; several with commas between them"
+        parser.add_argument("--logger", type=str, default="", help=known)
         for data, model in (("num_classes", "num_classes"), ("input_size", "image_size")):
             parser.link_arguments(f"data.{data}", f"model.init_args.{model}", apply_on="instantiate")
 
@@ -54,9 +57,10 @@ class CLI(LightningCLI):
             config.pop(name, None)
         text = self._parser(self.subcommand).dump(config, skip_none=False)
         settings = self._get(self.config_init, "trainer")
+        loggers = self._get(self.config_init, "logger") or ("" if settings.logger else None)
         return super().instantiate_trainer(
             default_root_dir=str(self.folder),
-            callbacks=with_those_of_every_run(settings.callbacks or [], text, self.typed),
+            callbacks=with_those_of_every_run(settings.callbacks or [], text, self.typed, loggers),
             plugins=settings.plugins or [WholeCheckpointIO()],
         )
 
@@ -76,3 +80,25 @@ def experiment(config: Path, flags: Sequence[str], folder: Path) -> CLI:
     if not config.is_file():
         raise FileNotFoundError(f"{config} is no experiment's YAML file")
     return CLI(folder, ["--config", str(config), *flags], runs=False)
+
+
+class _Parsed(CLI):
+    """A command line that is read and checked, of which nothing is built."""
+
+    def _set_seed(self) -> None:
+        """Nothing is random here."""
+
+    def instantiate_classes(self) -> None:
+        """Leave it at the settings."""
+
+
+def settings(config: Path, flags: Sequence[str]) -> Namespace:
+    """What an experiment's YAML file and flags say, as ``fit`` would read them, at a small part of its cost.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        argparse.ArgumentError: there is no such key, or it cannot have such a value.
+    """
+    if not config.is_file():
+        raise FileNotFoundError(f"{config} is no experiment's YAML file")
+    return _Parsed(Path("runs"), ["--config", str(config), *flags], runs=False).config

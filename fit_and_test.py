@@ -1,34 +1,131 @@
-"""Training and testing an experiment in a process of its own: what tools do with several runs."""
+"""Training runs of an experiment in processes of their own, or finishing them: what tools do with several runs."""
 
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from callbacks.prediction_store import OF_VALIDATION
+from run_record import METRICS
 
 PROJECT = Path(__file__).parent
+PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
+
+Then = Literal["test", "validate"]
 
 
-def fit_and_test(experiment: str, name: str, seed: int, flags: Sequence[str]) -> Path:
-    """Fit and test in a process of its own, or finish what was interrupted; the run's folder.
-
-    Args:
-        experiment: name of a file in ``experiments/``.
-        name: of the run.
-        seed: of everything.
-        flags: of ``main.py``.
+def experiment_file(name: str) -> Path:
+    """The file of an experiment in ``experiments/``.
 
     Raises:
-        FileNotFoundError: there is no such experiment.
-        subprocess.CalledProcessError: the run failed.
+        FileNotFoundError: there is none.
     """
-    config = PROJECT / "experiments" / f"{experiment}.yaml"
+    config = PROJECT / "experiments" / f"{name}.yaml"
     if not config.is_file():
         raise FileNotFoundError(f"there is no {config.relative_to(PROJECT)}")
-    run = Path("runs") / experiment / name
-    if (run / "report/metrics.json").exists():
+    return config
+
+
+def runs_of_seeds(
+    config: Path, seeds: Sequence[int], name: str | None, flags: Sequence[str], then: Then = "test"
+) -> list[Path]:
+    """Folders of runs that differ by their seeds alone, each finished by ``finished_run``.
+
+    Args:
+        name: of the runs; the seed is appended.
+
+    Raises:
+        ValueError: a seed is there twice, and would count twice.
+        subprocess.CalledProcessError: a run failed.
+    """
+    if len(set(seeds)) < len(seeds):
+        raise ValueError("--seeds: each seed once; a run that is there twice would count twice")
+    prefix = f"{name}-" if name else ""
+    return [finished_run(config, f"{prefix}seed{s}", ["--seed_everything", str(s), *flags], then) for s in seeds]
+
+
+class Hopeless(Exception):
+    """A run was stopped because it is not worth finishing."""
+
+
+def finished_run(
+    config: Path,
+    name: str,
+    flags: Sequence[str],
+    then: Then,
+    held: Sequence[int] = (),
+    hopeless: Callable[[], bool] | None = None,
+) -> Path:
+    """Fit, then test or validate, in a process of its own, or finish what was interrupted; the run's folder.
+
+    Ends this program, too, if the run is paused.
+
+    Args:
+        config: the experiment's YAML file.
+        name: of the run.
+        flags: of ``main.py``.
+        then: what proves that the run is finished: a test of its best checkpoint, or a validation of its last.
+        held: open files that the process keeps open as long as it lives.
+        hopeless: asked again and again whether to stop the run.
+
+    Raises:
+        subprocess.CalledProcessError: the run failed.
+        Hopeless: it was stopped.
+    """
+    run = Path("runs") / config.stem / name
+    proof = run / (METRICS if then == "test" else OF_VALIDATION)
+    if proof.exists():
         return run
-    start = ["--config", str(config), "--name", name, "--seed_everything", str(seed)]
-    if (run / "checkpoints/last.ckpt").exists():
-        start = ["--run", str(run)]
-    subprocess.run([sys.executable, str(PROJECT / "main.py"), "fit", *start, "--then", "test", *flags], check=True)
+    start = ["--config", str(config), "--name", name, "--resume", "auto"]
+    run_main(["fit", *start, "--then", then, *flags], held, hopeless)
+    if not proof.exists():
+        paused()
     return run
+
+
+def run_main(arguments: Sequence[str], held: Sequence[int] = (), hopeless: Callable[[], bool] | None = None) -> None:
+    """Run ``main.py``, passing on the signals that ask this program to end.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+        Hopeless: it was stopped.
+    """
+    command = [sys.executable, str(PROJECT / "main.py"), *arguments]
+    process = subprocess.Popen(command, pass_fds=held, process_group=0)  # else it would get some signals twice
+    asked = []
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        asked.append(number)
+        if process.poll() is None:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    try:
+        while (code := ended(process)) is None:
+            if hopeless and not asked and hopeless():
+                process.terminate()
+                process.wait()
+                raise Hopeless
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if asked:
+        paused()
+    if code:
+        raise subprocess.CalledProcessError(code, command)
+
+
+def ended(process: subprocess.Popen) -> int | None:
+    """The exit code of a process, None if it still runs after a second."""
+    with suppress(subprocess.TimeoutExpired):
+        return process.wait(timeout=1)
+
+
+def paused() -> None:
+    """End this program: the user, or whoever gave it its time, wants that."""
+    print("paused; the same command goes on")
+    sys.exit()

@@ -19,6 +19,7 @@ UNHELPFUL = (
     "\n    Dump of a value that does not round-trip",  # a tuple in the resolved configuration
     "You are using a custom batch sampler",
     "It is recommended to use `self.log(",  # metrics are reduced before they are logged
+    "The number of training batches (",  # is smaller than log_every_n_steps: every epoch is logged
     "The '.*dataloader' does not have many workers",
     "You're resuming from a checkpoint that ended before the epoch ended",  # the datamodule goes on where it stopped
     "Checkpoint directory .* exists and is not empty",

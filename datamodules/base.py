@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -14,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from sklearn.model_selection import train_test_split
+from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
 
@@ -31,8 +32,9 @@ from datamodules.memory import free_memory
 from datamodules.normalization import Kind, Normalization
 from datamodules.pack import Samples, fingerprint, pack
 from datamodules.resident import RowsOnly, copied
-from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys
+from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys, equal_shares
 from datamodules.shards import FORMAT_VERSION, MANIFEST, Manifest, ShardDataset, remedy, verify
+from datamodules.splits import Splitting
 
 Views = Literal["one", "flip", "ten_crop"]
 
@@ -55,6 +57,9 @@ class ImageDataModule(LightningDataModule):
             the data set's own by default.
         validate_on_test: train on all training samples and validate on the test split, as many published runs did.
         split_seed: seed of the stratified splits and of the stored order of the training rows.
+        folds: for cross-validation: stratified parts of all samples that would train or validate, of which one
+            validates; val_fraction and an official validation split then have no effect.
+        fold: which one, from 1. Each fold is a packed set of its own.
         encoding: how pictures are stored: ``raw`` pixels, or ``jpeg``, about a tenth of their size at 256 pixels and
             slower to read; the data set's own by default.
         jpeg_quality: 1 to 100.
@@ -96,6 +101,8 @@ class ImageDataModule(LightningDataModule):
         test_fraction: float | None = None,
         validate_on_test: bool = False,
         split_seed: int = 42,
+        folds: int | None = None,
+        fold: int | None = None,
         encoding: Encoding | None = None,
         jpeg_quality: int = 90,
         skip_broken: bool | None = None,
@@ -113,9 +120,6 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
         val_fraction = self.default_val_fraction if val_fraction is None else val_fraction
         test_fraction = self.default_test_fraction if test_fraction is None else test_fraction
-        for name, fraction in (("val_fraction", val_fraction), ("test_fraction", test_fraction)):
-            if not 0 < fraction < 1:
-                raise ValueError(f"{name} is {fraction}; it must lie between 0 and 1")
         if not 1 <= jpeg_quality <= 100:
             raise ValueError(f"jpeg_quality is {jpeg_quality}; it must lie between 1 and 100")
         if resident and transforms:
@@ -123,7 +127,8 @@ class ImageDataModule(LightningDataModule):
         self.root, self.source = Path(root), Path(source) if source else None
         self.image_size = image_size or self.default_image_size
         self.val_fraction, self.test_fraction, self.validate_on_test = val_fraction, test_fraction, validate_on_test
-        self.split_seed = split_seed
+        self.split_seed, self.folds, self.fold = split_seed, folds, fold
+        self._splitting = Splitting(val_fraction, test_fraction, validate_on_test, split_seed, folds, fold)
         self.encoding, self.jpeg_quality = encoding or self.default_encoding, jpeg_quality
         self.skip_broken = self.default_skip_broken if skip_broken is None else skip_broken
         self.batch_size = batch_size
@@ -170,6 +175,7 @@ class ImageDataModule(LightningDataModule):
             "test_fraction": self.test_fraction,
             "validate_on_test": self.validate_on_test,
             "split_seed": self.split_seed,
+            **({"folds": self.folds, "fold": self.fold} if self.folds else {}),
             **({"encoding": "jpeg", "jpeg_quality": self.jpeg_quality} if self.encoding == "jpeg" else {}),
         }
 
@@ -201,7 +207,7 @@ class ImageDataModule(LightningDataModule):
         """Pack the data set if that has not been done, else prove that the shards are what was packed."""
         if not (self.folder / MANIFEST).exists():
             raw = self._raw()
-            splits, files = self._split(self.read(raw)), self._fingerprint(raw)
+            splits, files = self._splitting.complete(self.read(raw)), self._fingerprint(raw)
             with suppress(FileExistsError):  # another process has packed it meanwhile
                 pack(
                     self.folder,
@@ -330,7 +336,7 @@ class ImageDataModule(LightningDataModule):
         batch_size = min(self.batch_size, len(pictures) // world_size)  # no process may be left without a batch
         if not batch_size:
             raise ValueError(f"{world_size} processes cannot share the {len(pictures)} samples of the {split} split")
-        rows = EveryRowOnce(len(pictures), batch_size, self.trainer.global_rank, world_size)
+        share = len(pictures), batch_size, self.trainer.global_rank, world_size
         if self.resident and not self._on_cpu:
             batches = RowsOnly(len(pictures))
         elif not self._on_cpu or (split == "test" and self.views != "one"):
@@ -340,9 +346,11 @@ class ImageDataModule(LightningDataModule):
             batches = Batches(pictures, self.input_size, matrices, normalization=self._loaders_normalization)
         else:
             batches = Batches(pictures, self.image_size, normalization=self._loaders_normalization)
-        return self._loader(batches, BatchSampler(rows, batch_size, drop_last=False))
+        if isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
+            return self._loader(batches, equal_shares(*share))
+        return self._loader(batches, BatchSampler(EveryRowOnce(*share), batch_size, drop_last=False))
 
-    def _loader(self, batches: Batches, batch_sampler: BatchSampler) -> BatchLoader | DataLoader:
+    def _loader(self, batches: Batches, batch_sampler: BatchSampler | list[list[int]]) -> BatchLoader | DataLoader:
         if not self.num_workers:
             # transforms are Python objects with a state of their own: one thread
             threads = 1 if self.transforms else min(4, os.cpu_count() or 1)
@@ -354,7 +362,7 @@ class ImageDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=True,
             pin_memory=not self._on_cpu,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_as_worker,
         )
 
     @property
@@ -443,28 +451,6 @@ class ImageDataModule(LightningDataModule):
                 archive.unlink()
         return self._find_raw() or folder / self.raw_folder
 
-    def _split(self, official: dict[str, Samples]) -> dict[str, Samples]:
-        """Complete the official splits by stratified ones, and shuffle the stored order of the training rows."""
-        splits = dict(official)
-        if "test" not in splits:
-            splits["train"], splits["test"] = self._divide(splits["train"], self.test_fraction)
-        if self.validate_on_test:
-            splits["val"] = splits["test"]
-        elif "val" not in splits:
-            splits["train"], splits["val"] = self._divide(splits["train"], self.val_fraction)
-        order = np.random.default_rng(self.split_seed).permutation(len(splits["train"]))
-        return {"train": splits["train"].take(order), "val": splits["val"], "test": splits["test"]}
-
-    def _divide(self, samples: Samples, fraction: float) -> tuple[Samples, Samples]:
-        """Two stratified parts, the second with the given share."""
-        try:
-            kept, taken = train_test_split(
-                np.arange(len(samples)), test_size=fraction, stratify=samples.labels, random_state=self.split_seed
-            )
-        except ValueError as error:
-            raise ValueError(f"{self.name} cannot be split with a share of {fraction} a class: {error}") from error
-        return samples.take(kept), samples.take(np.sort(taken))
-
 
 def classes_of_files(data: ImageDataModule) -> list[str]:
     """Classes that only the files of a data set tell: those of the packed set, or else of the raw files."""
@@ -488,6 +474,8 @@ def _whole_batch(batch: Batch) -> Batch:
     return batch
 
 
-def _one_thread(worker_id: int) -> None:
-    """Keep each loader process on its own core."""
+def _as_worker(worker_id: int) -> None:
+    """Keep each loader process on its own core, and leave it to the run to decide what a signal means."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl + c reaches every process of the terminal
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

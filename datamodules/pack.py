@@ -54,6 +54,12 @@ class Samples:
         images = self.images[rows] if isinstance(self.images, np.ndarray) else [self.images[row] for row in rows]
         return Samples(images, self.labels[rows])
 
+    def followed_by(self, other: "Samples") -> "Samples":
+        """These samples and then the other ones, which are of the same kind: files, or an array."""
+        arrays = isinstance(self.images, np.ndarray)
+        images = np.concatenate([self.images, other.images]) if arrays else [*self.images, *other.images]
+        return Samples(images, np.concatenate([self.labels, other.labels]))
+
 
 def pack(
     folder: Path,

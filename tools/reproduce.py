@@ -21,7 +21,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fit_and_test import PROJECT, fit_and_test
+from fit_and_test import PROJECT, experiment_file, runs_of_seeds
 from results import Record, ensembles, identity, linear, page, without_seed
 from run_record import chosen_epoch
 
@@ -133,8 +133,8 @@ def main() -> None:
     try:
         runs = arguments.record
         if arguments.experiment:
-            prefix = f"{arguments.name}-" if arguments.name else ""
-            runs = [fit_and_test(arguments.experiment, f"{prefix}seed{seed}", seed, flags) for seed in arguments.seeds]
+            config = experiment_file(arguments.experiment)
+            runs = runs_of_seeds(config, arguments.seeds, arguments.name, flags)
         for run in runs:
             recorded(run, folder)
     except (ValueError, FileNotFoundError) as error:

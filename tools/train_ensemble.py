@@ -23,7 +23,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.prediction_store import PROBABILITIES, Predictions
-from fit_and_test import fit_and_test
+from fit_and_test import experiment_file, runs_of_seeds
 from messages import message
 
 
@@ -54,11 +54,9 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, required=True, metavar="SEED", help="of the members")
     parser.add_argument("--name", help="of the runs; the seed, or `ensemble`, is appended")
     arguments, flags = parser.parse_known_args()
-    if len(set(arguments.seeds)) < len(arguments.seeds):
-        parser.error("--seeds: each seed once; a member that is there twice would count twice")
     prefix = f"{arguments.name}-" if arguments.name else ""
     try:
-        runs = [fit_and_test(arguments.experiment, f"{prefix}seed{seed}", seed, flags) for seed in arguments.seeds]
+        runs = runs_of_seeds(experiment_file(arguments.experiment), arguments.seeds, arguments.name, flags)
         members, ensemble = averaged(runs)
     except (ValueError, FileNotFoundError) as error:
         sys.exit(message(error))

@@ -10,7 +10,7 @@ from pytorch_lightning import Trainer, seed_everything
 from torch import nn
 
 from callbacks import with_those_of_every_run
-from callbacks.prediction_store import PROBABILITIES, Predictions
+from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions
 from datamodules import Digits
 from lightning_modules import Classifier
 
@@ -84,6 +84,39 @@ def test_the_epoch_of_the_checkpoint(tmp_path: Path, shards: Path) -> None:
         assert Predictions.load(tmp_path).epoch == epochs
     trainer.test(model, datamodule=trainer.datamodule, verbose=False)
     assert Predictions.load(tmp_path).epoch is None
+
+
+def test_a_validation_that_is_asked_for(tmp_path: Path, shards: Path) -> None:
+    trainer, model = evaluate(tmp_path, shards)
+    data = trainer.datamodule
+    tested = Predictions.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"main.py validate --run .* writes it"):
+        Predictions.load(tmp_path, OF_VALIDATION)
+    trainer.validate(model, datamodule=data, verbose=False)
+    found = Predictions.load(tmp_path, OF_VALIDATION)
+    images, labels = data.splits["val"].__getitems__(range(135))
+    with torch.no_grad():
+        expected = model(data._normalize(images, torch.float32)).softmax(dim=1)
+    np.testing.assert_allclose(found.probabilities, expected, atol=1e-5)
+    assert found.labels.tolist() == labels.tolist()
+    assert found.split == data.checksum_of("val")
+    assert Predictions.load(tmp_path).split == tested.split == data.checksum_of("test")
+    trainer.test(model, datamodule=data, verbose=False)
+    np.testing.assert_array_equal(Predictions.load(tmp_path).probabilities, tested.probabilities)
+    assert len(Predictions.load(tmp_path, OF_VALIDATION).rows) == 135
+
+
+def test_training_leaves_no_probabilities(tmp_path: Path, shards: Path) -> None:
+    trainer, model = evaluate(tmp_path / "a", shards, max_epochs=1, limit_train_batches=1)
+    trainer.fit(model, datamodule=trainer.datamodule)
+    assert [path.name for path in (tmp_path / "a/report").glob("*prob*")] == ["probabilities.h5"]
+
+
+def test_folds_are_kept(tmp_path: Path) -> None:
+    probabilities, folds = np.eye(3, dtype=np.float32), np.array([1, 1, 2])
+    found = Predictions(probabilities, np.array([0, 1, 0]), np.arange(3), ["a", "b", "c"], "none", folds=folds)
+    found.save(tmp_path / OF_VALIDATION)
+    assert Predictions.load(tmp_path, OF_VALIDATION).folds.tolist() == [1, 1, 2]
 
 
 def test_a_probability_that_is_no_number_is_wrong() -> None:

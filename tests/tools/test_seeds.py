@@ -1,0 +1,100 @@
+"""Several seeds by one command: trained once, and the statistics of what they reach."""
+
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import fit_and_test
+import main
+from confidence import Spread, spreads
+from tools import seeds
+
+PROJECT = Path(main.__file__).parent
+QUICK = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", "4", "--trainer.accelerator", "cpu"]
+QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+
+
+@pytest.fixture
+def call(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable:
+    """The tool, with its runs in this process; what it prints, and the commands that it gave."""
+    monkeypatch.chdir(tmp_path)
+    commands: list[Sequence[str]] = []
+
+    def run_main(arguments: Sequence[str], *rest: object) -> None:
+        commands.append(arguments)
+        main.run_command(list(arguments))
+
+    monkeypatch.setattr(fit_and_test, "run_main", run_main)
+
+    def call(*args: str) -> tuple[str, list[Sequence[str]]]:
+        config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml")]
+        given = [*config, *args, "--data.root", str(shards), *QUICK, *QUIET]
+        monkeypatch.setattr(sys, "argv", ["seeds.py", *given])
+        capsys.readouterr()
+        commands.clear()
+        seeds.main()
+        return capsys.readouterr().out, list(commands)
+
+    return call
+
+
+def test_seeds_are_trained_once_and_tested_later(call: Callable, tmp_path: Path) -> None:
+    printed, commands = call("--seeds", "1", "2", "3", "--name", "x")
+    assert len(commands) == 3
+    runs = tmp_path / "runs/quickstart_digits"
+    figures = json.loads((runs / "x-seeds/seeds.json").read_text())
+    best = []
+    for seed in (1, 2, 3):
+        history = json.loads((runs / f"x-seed{seed}/history.json").read_text())
+        best.append(max(record["val/top1"] for record in history))
+        assert figures["runs"][f"x-seed{seed}"]["val/top1"] == best[-1]
+    assert len(set(best)) > 1
+    found = figures["metrics"]["val/top1"]
+    assert found["mean"] == pytest.approx(np.mean(best))
+    assert found["std"] == pytest.approx(np.std(best, ddof=1))
+    assert found["ci95"] == pytest.approx(stats.t.interval(0.95, 2, np.mean(best), stats.sem(best)))
+    assert not [name for name in figures["metrics"] if name.startswith("test/")]
+    for words in (f"{100 * np.mean(best):.2f}", f"{100 * found['ci95'][0]:.2f} .. {100 * found['ci95'][1]:.2f}"):
+        assert words in printed
+
+    assert call("--seeds", "1", "2", "3", "--name", "x")[1] == []
+
+    os.remove(runs / "x-seed2/report/val_probabilities.h5")  # as if it had been interrupted after its last epoch
+    assert [command[1:3] for command in call("--seeds", "1", "2", "--name", "x")[1]] == [
+        ["--run", "runs/quickstart_digits/x-seed2"]
+    ]
+    printed, commands = call("--seeds", "1", "2", "--name", "x", "--test")
+    assert [command[1] for command in commands] == ["--run", "--run"]  # tested, not trained anew
+    figures = json.loads((runs / "x-seeds/seeds.json").read_text())
+    tested = [json.loads((runs / f"x-seed{seed}/report/metrics.json").read_text())["test/top1"] for seed in (1, 2)]
+    assert [run["test/top1"] for run in figures["runs"].values()] == tested
+    assert figures["metrics"]["test/top1"]["mean"] == pytest.approx(sum(tested) / 2)
+    assert "test/top1 %" in printed
+
+
+def test_refused(call: Callable) -> None:
+    with pytest.raises(SystemExit, match="each seed once"):
+        call("--seeds", "1", "1")
+
+
+def test_a_run_killed_in_its_first_epoch_begins_anew(call: Callable, tmp_path: Path) -> None:
+    run = tmp_path / "runs/quickstart_digits/seed5"
+    run.mkdir(parents=True)
+    (run / "config.yaml").write_text("what the killed process has left")
+    assert call("--seeds", "5")[1][0][1] == "--config"
+    assert len(json.loads((run / "history.json").read_text())) == 2
+
+
+def test_spread_by_hand() -> None:
+    spread = Spread.of([1.0, 2.0, 3.0])
+    assert (spread.mean, spread.std) == (2, 1)
+    assert spread.ci95 == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))  # t of a printed table
+    assert Spread.of([0.5]) == Spread(0.5, None, None)
+    with pytest.raises(ValueError, match=r"val/loss of b is missing or not finite"):
+        spreads({"a": {"val/loss": 1.0}, "b": {"val/loss": None}})
