@@ -36,6 +36,7 @@ class Provenance(Callback):
     def __init__(self, config: str, command: str) -> None:
         self.config, self.command = config, command
         self._earlier_config = config
+        self.sessions: list[dict[str, Any]] = []
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """See what the run was configured with."""
@@ -51,7 +52,7 @@ class Provenance(Callback):
         epochs, batches = trainer.fit_loop.epoch_progress.current, trainer.fit_loop.epoch_loop.batch_progress.current
         part = batches.processed / trainer.num_training_batches if epochs.ready > epochs.processed else 0.0
         self._clock = time.perf_counter()
-        self.sessions: list[dict[str, Any]] = [
+        self.sessions = [
             *earlier,
             {
                 "command": self.command,
@@ -78,7 +79,7 @@ class Provenance(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Count the time of an epoch that did not end."""
-        if trainer.is_global_zero and trainer.training:
+        if self.sessions:  # else training has not begun
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
