@@ -79,7 +79,7 @@ class Provenance(Callback):
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Count the time of an epoch that did not end."""
-        if self.sessions:  # else training has not begun
+        if self.sessions and trainer.training:  # else it has not begun
             self._write(trainer)
 
     def _write(self, trainer: Trainer) -> None:
