@@ -79,7 +79,7 @@ def table_of(results: list[Result], metric: str, keys: list[str], title: str) ->
     table = Table("trial", metric, "epoch", *short_names(keys), "state", title=title)
     for each in results:
         value = "" if each.value is None else f"{each.value:.4f}"
-        state = f"{each.state}: {each.note}" if each.note else each.state
+        state = f"{each.state}: {each.note.partition(';')[0]}" if each.note else each.state
         values = (brief(each.values[key]) for key in keys)
         table.add_row(str(each.trial), value, str(each.epoch or ""), *values, state)
     return table

@@ -145,6 +145,8 @@ def main() -> None:
         if (folder / CONFIG).exists():
             raise FileExistsError(f"{folder} is a run; choose another --name for the sweep")
         settings = {
+            "kind": kinds[0],
+            "seed": arguments.seed,
             "keys": {key: text.partition("=")[2] for key, text in zip(space, given, strict=True)},
             "metric": arguments.metric,
             "direction": arguments.direction,
