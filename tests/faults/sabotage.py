@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 import time
 from datetime import datetime, tzinfo
 
@@ -41,6 +42,20 @@ def memory_runs_out() -> None:
 
     def sabotaged(self: batches.Batches, keys: object) -> object:
         return np.empty(2**60, np.uint8) if next(calls) >= CALLS else make(self, keys)
+
+    batches.Batches.__getitems__ = sabotaged
+
+
+def a_shard_is_cut_short() -> None:
+    """Between two batches, so that nobody is in the middle of a read."""
+    make, calls, alone = batches.Batches.__getitems__, iter(range(1_000_000)), threading.Lock()
+
+    def sabotaged(self: batches.Batches, keys: object) -> object:
+        with alone:
+            path = self.pictures._layouts[0].path
+            if next(calls) >= CALLS and path.name.startswith("train"):
+                os.truncate(path, 5000)
+            return make(self, keys)
 
     batches.Batches.__getitems__ = sabotaged
 
