@@ -11,7 +11,7 @@ quickstart: .venv/installed ## install, train on handwritten digits, test, print
 	$(BIN)/python main.py fit --config experiments/quickstart_digits.yaml --then test
 
 test: .venv/installed-dev ## the test suite, without the slow tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 test-slow: .venv/installed-dev ## the tests that need minutes
 	$(BIN)/python -m pytest -m slow

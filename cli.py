@@ -44,7 +44,9 @@ class CLI(LightningCLI):
         )
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """What the data decide is never typed twice."""
+        """The dashboards' flag; what the data decide is never typed twice."""
+        known = "dashboards of the run: wandb, tensorboard or csv; several with commas between them"
+        parser.add_argument("--logger", type=str, default="", help=known)
         for data, model in (("num_classes", "num_classes"), ("input_size", "image_size")):
             parser.link_arguments(f"data.{data}", f"model.init_args.{model}", apply_on="instantiate")
 
@@ -55,9 +57,10 @@ class CLI(LightningCLI):
             config.pop(name, None)
         text = self._parser(self.subcommand).dump(config, skip_none=False)
         settings = self._get(self.config_init, "trainer")
+        loggers = self._get(self.config_init, "logger") or ("" if settings.logger else None)
         return super().instantiate_trainer(
             default_root_dir=str(self.folder),
-            callbacks=with_those_of_every_run(settings.callbacks or [], text, self.typed),
+            callbacks=with_those_of_every_run(settings.callbacks or [], text, self.typed, loggers),
             plugins=settings.plugins or [WholeCheckpointIO()],
         )
 

@@ -10,8 +10,6 @@ from types import FrameType
 from typing import Literal
 
 from callbacks.prediction_store import OF_VALIDATION
-from callbacks.run_folder import CONFIG, LAST
-from callbacks.training_monitor import HISTORY
 from run_record import METRICS
 
 PROJECT = Path(__file__).parent
@@ -82,11 +80,7 @@ def finished_run(
     proof = run / (METRICS if then == "test" else OF_VALIDATION)
     if proof.exists():
         return run
-    start = ["--config", str(config), "--name", name]
-    if (run / LAST).exists():
-        start = ["--run", str(run)]
-    elif not (run / HISTORY).exists():  # killed in its first epoch
-        (run / CONFIG).unlink(missing_ok=True)
+    start = ["--config", str(config), "--name", name, "--resume", "auto"]
     run_main(["fit", *start, "--then", then, *flags], held, hopeless)
     if not proof.exists():
         paused()

@@ -2,8 +2,10 @@
 
 import argparse
 import difflib
+import errno
 import inspect
 import logging
+import os
 import re
 import sys
 import warnings
@@ -17,6 +19,7 @@ UNHELPFUL = (
     "\n    Dump of a value that does not round-trip",  # a tuple in the resolved configuration
     "You are using a custom batch sampler",
     "It is recommended to use `self.log(",  # metrics are reduced before they are logged
+    "The number of training batches (",  # is smaller than log_every_n_steps: every epoch is logged
     "The '.*dataloader' does not have many workers",
     "You're resuming from a checkpoint that ended before the epoch ended",  # the datamodule goes on where it stopped
     "Checkpoint directory .* exists and is not empty",
@@ -30,6 +33,22 @@ NOISE = re.compile(
     r"|Expected a <class 'NoneType'>|Subclass types expect|a (class path|dict) |Not a valid subclass"
     r"|Import path .* does not correspond|Expected a path but|$"
 )
+
+
+GO_ON = "A training goes on from its last checkpoint: main.py fit --run FOLDER"
+ROOM = f"make room on that disk, then give the command again. {GO_ON}"
+DISK = {
+    errno.ENOSPC: ROOM,
+    errno.EDQUOT: ROOM,
+    errno.EFBIG: "the system limits the size of files there (`ulimit -f`)",
+    errno.EROFS: "choose a folder that can be written; packed sets go to --data.root, runs to the current folder",
+    errno.EACCES: "its permissions do not allow that; change them, or choose another folder",
+    errno.EPERM: "its permissions do not allow that; change them, or choose another folder",
+    errno.EIO: f"look after the disk. {GO_ON}",
+    errno.ESTALE: f"the file was replaced or its server was restarted. {GO_ON}",
+    errno.EMFILE: "too many files are open; raise the limit with `ulimit -n 65536`",
+}
+MEMORY = f"take a smaller --data.batch_size, or fewer --data.num_workers. {GO_ON}"
 
 
 class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -51,7 +70,7 @@ def quieten() -> logging.Logger:
 
 def message(error: Exception) -> str:
     """The error's text without what only a developer of the libraries needs."""
-    text = str(error) or repr(error)
+    text = _of_the_system(error) or str(error) or repr(error)
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     if "Original Traceback" in text:  # raised in a worker process, with its traceback as the text
         lines = [re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])]
@@ -67,6 +86,38 @@ def message(error: Exception) -> str:
     if isinstance(error, argparse.ArgumentError):
         told.append(_remedy(text))
     return "\n".join(["error: " + told[0][:MAX_WIDTH], *("  " + line[:MAX_WIDTH] for line in told[1:])])
+
+
+def _of_the_system(error: Exception) -> str | None:
+    """What a full disk, too little memory or the end of a loader process means; None for other errors."""
+    text = str(error)
+    if isinstance(error, OSError) and error.errno in DISK:
+        place = f"{error.filename} cannot be opened or written" if error.filename else "a file cannot be written"
+        return f"{place}: {os.strerror(error.errno).lower()}; {DISK[error.errno]}"
+    if (
+        isinstance(error, MemoryError)
+        or "MemoryError" in text
+        or "out of memory" in text
+        or "can't allocate memory" in text
+    ):
+        wanted = re.search(r"(allocate|allocated) ([\d.]+ \w+)", text)
+        return f"memory is not enough{f' for {wanted[2]} more' if wanted else ''}; {MEMORY}"
+    ends = r"DataLoader worker \(pid\S* ([\d, ]+)\) (?:is killed by signal: (\w+ ?\w*)|exited)"
+    if ended := re.search(ends, f"{error.__cause__} {text}"):  # the cause may know the signal
+        return f"loader process {ended[1]} {_what_killed(ended[2])}"
+    return None
+
+
+def _what_killed(signal: str | None) -> str:
+    """How a loader process ended, and what to do about it."""
+    if signal == "Bus error":
+        return (
+            "read what is not there: a shard was cut short meanwhile (tools/shards.py verify), or the shared memory "
+            f"/dev/shm is full (fewer --data.num_workers). {GO_ON}"
+        )
+    if signal in (None, "Killed"):
+        return f"was killed, as the system does when memory runs out, or ended by itself; {MEMORY}"
+    return f"ended with {signal}; --data.num_workers 0 does without. {GO_ON}"
 
 
 def _remedy(text: str) -> str:

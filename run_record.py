@@ -1,7 +1,7 @@
 """What a run's folder says of the run, as far as the run got."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -103,13 +103,3 @@ def chosen_epoch(history: Sequence[Record], validates_on_test: bool) -> Record:
     """The epoch whose checkpoint is tested: that of the best validation accuracy, or the last where nothing chooses."""
     best = None if validates_on_test else best_epoch(history)
     return next((record for record in history if record["epoch"] == best), history[-1])
-
-
-def differences(*settings: Any, name: str = "") -> Iterator[tuple[Any, ...]]:
-    """Settings that configurations do not share: name, and the value in each; None where it is missing."""
-    if all(isinstance(each, dict) for each in settings):
-        for key in dict.fromkeys(key for each in settings for key in each):
-            values = (each.get(key) for each in settings)
-            yield from differences(*values, name=f"{name}.{key}" if name else key)
-    elif any(each != settings[0] for each in settings):
-        yield name, *settings

@@ -19,6 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 from torch import Tensor
 
+from callbacks.whole_file import whole_file
+
 NOT_FINITE = "not finite"
 
 
@@ -74,13 +76,7 @@ class ClassReport(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Count the batch; nothing waits for the device."""
-        logits, labels = outputs["logits"], outputs["labels"]
-        classes = logits.shape[1]
-        if self._confusion is None:
-            self._confusion = torch.zeros(classes, classes + 1, dtype=torch.int64, device=logits.device)
-        finite = logits.isfinite().all(dim=1)
-        predicted = logits.argmax(dim=1).where(finite, classes)
-        self._confusion.index_put_((labels, predicted), torch.ones_like(labels), accumulate=True)
+        self._confusion = counted(self._confusion, outputs["logits"], outputs["labels"])
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Add up the processes."""
@@ -96,23 +92,33 @@ class ClassReport(Callback):
         metrics = {name: v.item() for name, v in trainer.callback_metrics.items() if name.startswith("test/")}
 
         folder = Path(trainer.default_root_dir) / "report"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_metrics(metrics, int(confusion.sum()), folder / "metrics.json")
         write_scores(confusion, names, folder / "per_class.csv")
         predictable = [*names, NOT_FINITE] if confusion[:, -1].any() else list(names)
         matrix = confusion[:, : len(predictable)]
         write_confusion(matrix, names, predictable, folder / "confusion_matrix.csv")
-        draw_confusion(matrix, names, predictable, folder / "confusion_matrix.png")
+        with whole_file(folder / "confusion_matrix.png") as partial:
+            drawn_confusion(matrix, names, predictable).savefig(partial, format="png", bbox_inches="tight")
+        write_metrics(metrics, int(confusion.sum()), folder / "metrics.json")  # last: it stands for a finished test
 
         get_console().print(table(Scores.of(confusion).rows(names)))
         if "test/top1" in metrics:
             print(f"test top-1 = {metrics['test/top1']:.4f}", flush=True)
 
 
+def counted(confusion: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor:
+    """The confusion matrix int64 ``(C, C + 1)`` with a batch added; the last column: logits not finite."""
+    classes = logits.shape[1]
+    if confusion is None:
+        confusion = torch.zeros(classes, classes + 1, dtype=torch.int64, device=logits.device)
+    predicted = logits.argmax(dim=1).where(logits.isfinite().all(dim=1), classes)
+    return confusion.index_put_((labels, predicted), torch.ones_like(labels), accumulate=True)
+
+
 def write_metrics(metrics: dict[str, float], samples: int, path: Path) -> None:
     """The metrics of the test, null where not finite, and the number of samples."""
     content = {"samples": samples, **{name: v if math.isfinite(v) else None for name, v in metrics.items()}}
-    path.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def write_scores(confusion: np.ndarray, names: Sequence[str], path: Path) -> None:
@@ -125,7 +131,7 @@ def write_scores(confusion: np.ndarray, names: Sequence[str], path: Path) -> Non
         ("macro avg", *means.mean(axis=1), samples),
         ("weighted avg", *(means @ scores.support / samples), samples),
     ]
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["class", "precision", "recall", "f1", "support"])
         for name, precision, recall, f1, support in rows:
@@ -135,13 +141,13 @@ def write_scores(confusion: np.ndarray, names: Sequence[str], path: Path) -> Non
 
 def write_confusion(matrix: np.ndarray, names: Sequence[str], predictable: Sequence[str], path: Path) -> None:
     """Counts: a row for each true class, a column for each predicted one."""
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["true class", *predictable])
         writer.writerows([name, *counts] for name, counts in zip(names, matrix.tolist(), strict=True))
 
 
-def draw_confusion(matrix: np.ndarray, names: Sequence[str], predictable: Sequence[str], path: Path) -> None:
+def drawn_confusion(matrix: np.ndarray, names: Sequence[str], predictable: Sequence[str]) -> Figure:
     """The share of each true class; counts up to 20 classes, names up to 50."""
     classes = len(names)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -163,7 +169,7 @@ def draw_confusion(matrix: np.ndarray, names: Sequence[str], predictable: Sequen
     bar = figure.colorbar(image, aspect=40, pad=0.02, ticks=[0, 0.01, 0.05, 0.1, 0.25, 0.5, 1])
     bar.ax.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     bar.set_label("share of the true class")
-    figure.savefig(path, bbox_inches="tight")
+    return figure
 
 
 def table(rows: list[tuple[str, float, float, float, int]]) -> Table:

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 
 CURRENT = "weights_in_training"  # key of a checkpoint; its state_dict holds the averages
@@ -26,6 +27,18 @@ class EMA(Callback):
             raise ValueError(f"decay is {decay}; it must lie from 0 to less than 1")
         self.decay = decay
         self.averages: list[Tensor] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Refuse a strategy that leaves each process with a part of the weights.
+
+        Raises:
+            ValueError: it does.
+        """
+        if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
+            raise ValueError(
+                "EMA averages whole weights, of which each process has but a part with this strategy; take ddp, or "
+                "leave out callbacks.EMA"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from the weights, or from the averages of the checkpoint that the run goes on from."""

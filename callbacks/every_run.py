@@ -4,30 +4,37 @@ from collections.abc import Sequence
 
 from pytorch_lightning import Callback
 
-from callbacks.checkpoints import BestCheckpoint, LastCheckpoint
+from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.class_report import ClassReport
+from callbacks.dashboard import Dashboard
 from callbacks.epoch_means import EpochMeans
 from callbacks.finite_loss import FiniteLoss
+from callbacks.last_checkpoint import LastCheckpoint
 from callbacks.mean_loss import MeanLoss
 from callbacks.prediction_store import PredictionStore
 from callbacks.prediction_table import PredictionTable
 from callbacks.provenance import Provenance
 from callbacks.run_folder import RunFolder
+from callbacks.run_loggers import RunLoggers
 from callbacks.step_seed import StepSeed
 from callbacks.top_k_accuracy import TopKAccuracy
 from callbacks.training_monitor import TrainingMonitor
 
 
-def with_those_of_every_run(chosen: Sequence[Callback], config: str, command: str) -> list[Callback]:
+def with_those_of_every_run(
+    chosen: Sequence[Callback], config: str, command: str, loggers: str | None = None
+) -> list[Callback]:
     """An experiment's own callbacks, and those of every run of which it has none of the same class.
 
     Args:
         config: the resolved configuration as YAML text.
         command: the command line.
+        loggers: names for ``RunLoggers``; None where there is no other logger either, and no step pays for a dashboard.
     """
-    always = [RunFolder(config, command), Provenance(command), StepSeed(), FiniteLoss()]
+    always = [RunFolder(config, command), Provenance(config, command), StepSeed(), FiniteLoss()]
     always += [MeanLoss(), TopKAccuracy(), TrainingMonitor(), ClassReport(), PredictionStore(), PredictionTable()]
-    always += [BestCheckpoint(), LastCheckpoint()]
+    always += [*[Dashboard()] * (loggers is not None), BestCheckpoint(), LastCheckpoint()]
     added = [callback for callback in always if not any(isinstance(own, type(callback)) for own in chosen)]
-    # Means are logged before the callbacks that read them.
-    return sorted([*chosen, *added], key=lambda callback: not isinstance(callback, EpochMeans))
+    # Loggers are there before others look for them, and means are logged before the callbacks that read them.
+    first = [RunLoggers(loggers)] if loggers else []
+    return [*first, *sorted([*chosen, *added], key=lambda callback: not isinstance(callback, EpochMeans))]

@@ -33,7 +33,15 @@ class FiniteLoss(Callback):
             self._copied, self._kept = Copied(self._kept, batch_idx), []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Look at the rest, before a checkpoint is saved."""
+        """Look at the rest."""
+        self._look_at_all(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Look at the rest, so that no checkpoint is replaced by one of no use."""
+        if trainer.training:
+            self._look_at_all(trainer)
+
+    def _look_at_all(self, trainer: Trainer) -> None:
         self._look(trainer)
         if self._kept:
             self._copied = Copied(self._kept, trainer.fit_loop.epoch_loop.batch_idx)
@@ -47,7 +55,7 @@ class FiniteLoss(Callback):
         step = self._copied.last - len(losses) + 1 + first
         raise ValueError(
             f"the loss is {losses[first].item()} in epoch {trainer.current_epoch + 1}, step {step + 1} of "
-            f"{trainer.num_training_batches}; checkpoints are those of earlier epochs. Lower the learning rate, or "
+            f"{trainer.num_training_batches}; the checkpoints are those of earlier steps. Lower the learning rate, or "
             "clip gradients (--trainer.gradient_clip_val 1)"
         )
 

@@ -1,6 +1,5 @@
 """What a test's network said of each picture, kept so that nothing has to be run again to look at it."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ import numpy as np
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
+
+from callbacks.whole_file import whole_file
 
 PROBABILITIES = "report/probabilities.h5"  # in a run's folder
 OF_VALIDATION = "report/val_probabilities.h5"
@@ -37,9 +38,7 @@ class Predictions:
 
     def save(self, path: Path) -> None:
         """Write the file, under a temporary name first."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        with h5py.File(partial, "w") as file:
+        with whole_file(path) as partial, h5py.File(partial, "w") as file:
             file["probabilities"], file["rows"], file["labels"] = self.probabilities, self.rows, self.labels
             if self.folds is not None:
                 file["folds"] = self.folds
@@ -47,7 +46,6 @@ class Predictions:
             for name in ("split", "packed_set", "epoch"):
                 if getattr(self, name) is not None:
                     file.attrs[name] = getattr(self, name)
-        os.replace(partial, path)
 
     @classmethod
     def load(cls, run: Path, name: str = PROBABILITIES) -> "Predictions":

@@ -7,6 +7,8 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, distributed
 
+from callbacks.whole_file import whole_file
+
 Row = tuple[int, int, int, float]
 
 
@@ -40,12 +42,11 @@ class PredictionTable(Callback):
         if not trainer.is_global_zero:
             return
         names = getattr(trainer.datamodule, "classes", None)
-        folder = Path(trainer.default_root_dir) / "report"
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "predictions.csv").open("w", newline="", encoding="utf-8") as file:
+        path = Path(trainer.default_root_dir) / "report/predictions.csv"
+        with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
             writer.writerow(["row", "label", "predicted", "probability"])
             for row, label, predicted, probability in sorted(row for part in parts for row in part):
                 classes = (names[label], names[predicted]) if names else (label, predicted)
                 writer.writerow([row, *classes, f"{probability:.6f}"])
-        print(f"predictions: {folder / 'predictions.csv'}")
+        print(f"predictions: {path}")

@@ -1,15 +1,21 @@
 """The folder that holds everything of a run, and is its only handle: it can be moved, tested and continued."""
 
+import faulthandler
+import json
 import logging
-import os
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from callbacks.provenance import SESSIONS
+from callbacks.whole_file import whole_file
+
 CONFIG = "config.yaml"
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
+PREVIOUS = "checkpoints/previous.ckpt"
 
 
 class RunFolder(Callback):
@@ -27,15 +33,16 @@ class RunFolder(Callback):
         self.config, self.command = config, command
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Make the folder and begin the log."""
+        """Agree on the folder, make it and begin the log."""
+        # each process has taken the time of day for its name
+        trainer._default_root_dir = trainer.strategy.broadcast(trainer.default_root_dir)
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
         if stage == "fit" or not (folder / LAST).exists():
-            partial = folder / (CONFIG + ".partial")
-            partial.write_text(self.config, encoding="utf-8")
-            os.replace(partial, folder / CONFIG)
+            with whole_file(folder / CONFIG) as partial:
+                partial.write_text(self.config, encoding="utf-8")
         log_to(folder / "log.txt")
         logging.getLogger("litvision").debug("%s", self.command)
 
@@ -46,13 +53,28 @@ class RunFolder(Callback):
             checkpoint["preprocessing"] = trainer.datamodule.preprocessing
 
 
+class RunLog(logging.FileHandler):
+    """The log of a run. If the disk refuses it, that is said once, and the run goes on."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__(file, encoding="utf-8")
+        self.given_up = False
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Say it, in place of logging's traceback for each line."""
+        if not self.given_up:
+            self.given_up = True
+            print(f"warning: {self.baseFilename} cannot be written ({sys.exc_info()[1]}); the run goes on without it")
+
+
 def log_to(file: Path) -> None:
     """Write the program's log to a file as well; an earlier run's file in this process is closed."""
     log = logging.getLogger("litvision")
     for handler in [handler for handler in log.handlers if isinstance(handler, logging.FileHandler)]:
         log.removeHandler(handler)
         handler.close()
-    handler = logging.FileHandler(file, encoding="utf-8")
+    handler = RunLog(file)
+    faulthandler.enable(handler.stream)  # what the system kills the program for: where in it that was
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
 
@@ -63,13 +85,27 @@ def new_run(experiment: str, name: str | None, fit: bool) -> Path:
     Raises:
         FileExistsError: a training would overwrite what is there.
     """
-    if "LOCAL_RANK" in os.environ and "LITVISION_RUN" in os.environ:  # a process that another one launched
-        return Path(os.environ["LITVISION_RUN"])
     folder = Path("runs", experiment, name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     if fit and (folder / CONFIG).exists():
         raise FileExistsError(f"{folder} holds a run already; continue it with --run {folder} or choose another --name")
-    os.environ["LITVISION_RUN"] = str(folder)
     return folder
+
+
+def begun(experiment: str, name: str | None, command: str) -> Path | None:
+    """The run that a command began earlier: that of its name, else the newest that the same command began."""
+    if name:
+        folder = Path("runs", experiment, name)
+        return folder if (folder / CONFIG).exists() else None
+    started: dict[Path, str] = {}
+    for file in Path("runs", experiment).glob(f"*/{SESSIONS}"):
+        first = json.loads(file.read_text(encoding="utf-8"))[0]
+        if _without_resume(first["command"]) == _without_resume(command):
+            started[file.parent] = first["started"]
+    return max(started, key=lambda folder: started[folder], default=None)
+
+
+def _without_resume(command: str) -> str:
+    return command.replace("--resume=auto", "--resume auto").replace(" --resume auto", "")
 
 
 def config_of(run: Path) -> Path:

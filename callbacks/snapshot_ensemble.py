@@ -53,4 +53,5 @@ class SnapshotEnsemble(Schedule):
         """Keep the network where a cycle ends; of batches that accumulate gradients, only the last made a step."""
         cycle = self._ends.pop(trainer.global_step, None)
         if cycle is not None:
-            trainer.save_checkpoint(Path(trainer.default_root_dir) / f"checkpoints/snapshot-{cycle}.ckpt")
+            path = Path(trainer.default_root_dir) / f"checkpoints/snapshot-{cycle}.ckpt"
+            trainer.save_checkpoint(path, weights_only=False)

@@ -3,8 +3,7 @@
 import json
 import logging
 import math
-import os
-import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +14,13 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.epoch_means import EpochMeans
+from callbacks.provenance import changes
+from callbacks.step_clock import StepClock
+from callbacks.whole_file import dispensable_file
 
 HISTORY, PICTURE, TIMINGS = "history.json", "history.png", "timings.json"
-TRAIN, VAL, BEST = "#4477aa", "#ee6677", "#888888"
+TRAIN, VAL, BEST, CHANGE = "#4477aa", "#ee6677", "#888888", "#228833"
+LONG_WAIT = 0.1  # share of the training time that, spent waiting for data, is worth a word
 
 Record = dict[str, float | None]
 
@@ -30,7 +33,8 @@ class TrainingMonitor(Callback):
     A record holds ``epoch`` (finished ones, counted from 1), ``step``, ``lr`` (of the last step) and every ``train/``
     and ``val/`` metric of that epoch, null where it is not finite. No clock time is among them: a run that was
     interrupted and resumed has the same history as one that was not. ``timings.json`` has the ``seconds`` of each
-    epoch, and the ``images_per_second`` of its training.
+    epoch, and of its training the ``images_per_second`` and ``data_wait``, the share of time that it waited for data.
+    Loggers get both as ``speed/images_per_second`` and ``speed/data_wait``, and the learning rate as ``lr``.
 
     Raises:
         ValueError: at setup, if a metric is listed after the monitor and so would miss its own epoch.
@@ -58,27 +62,32 @@ class TrainingMonitor(Callback):
         """Start the clock."""
         self._begin_epoch()
 
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Note that the batch is there."""
+        self._clock.step_begins()
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
     ) -> None:
         """Count the images."""
-        self._images += len(outputs["labels"])
+        self._clock.step_ends(len(outputs["labels"]))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Note when training pauses."""
-        self._paused_at = time.perf_counter()
+        """Keep validation out of the training speed."""
+        self._clock.pause()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Keep the pause out of the training speed."""
-        self._paused += time.perf_counter() - self._paused_at
+        """Go on training."""
+        self._clock.go_on()
         self._validated = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Record the epoch."""
-        if not trainer.is_global_zero or not self._images:  # no images: an epoch that a resume found finished
+        clock = self._clock
+        if not trainer.is_global_zero or not clock.images:  # no images: an epoch that a resume found finished
             return
-        seconds = time.perf_counter() - self._started
-        images_per_second = self._images * trainer.world_size / (seconds - self._paused)
+        seconds, data_wait = clock.seconds, clock.data_wait
+        images_per_second = clock.images_per_second * trainer.world_size
 
         # a metric of an earlier validation stays among the callback metrics; it is none of this epoch
         stages = ("train/", "val/") if self._validated else ("train/",)
@@ -90,21 +99,22 @@ class TrainingMonitor(Callback):
             **{name: value if math.isfinite(value) else None for name, value in sorted(metrics.items())},
         }
         self.history.append(record)
-        timing = {"seconds": round(seconds, 2), "images_per_second": round(images_per_second, 1)}
-        self.timings.append({"epoch": record["epoch"], **timing})
+        speed = {"images_per_second": round(images_per_second, 1), "data_wait": round(data_wait, 4)}
+        self.timings.append({"epoch": record["epoch"], "seconds": round(seconds, 2), **speed})
 
         folder = Path(trainer.default_root_dir)
-        folder.mkdir(parents=True, exist_ok=True)
         write(self.history, folder / HISTORY)
         write(self.timings, folder / TIMINGS)
-        draw(self.history, folder / PICTURE)
-        speed = f"{images_per_second:,.0f} images/s".replace(",", " ")
-        logger.info("%s  %s  %.1f s", line(record, trainer.max_epochs), speed, seconds)
+        draw(self.history, folder / PICTURE, changes(folder))
+        for dashboard in trainer.loggers:
+            logged = {"lr": record["lr"], **{f"speed/{name}": value for name, value in speed.items()}}
+            dashboard.log_metrics(logged, step=trainer.global_step)
+        shown = [line(record, trainer.max_epochs), f"{images_per_second:,.0f} images/s".replace(",", " ")]
+        shown += [f"{seconds:.1f} s", *[f"waited for data {100 * data_wait:.0f} %"] * (data_wait > LONG_WAIT)]
+        logger.info("  ".join(shown))
 
     def _begin_epoch(self) -> None:
-        self._started = time.perf_counter()
-        self._paused = 0.0
-        self._images = 0
+        self._clock = StepClock()
         self._validated = False
 
 
@@ -133,14 +143,13 @@ def earlier(path: Path, finished: int) -> list[Record]:
 
 def write(history: list[Record], path: Path) -> None:
     """One record a line, never seen half-written."""
-    partial = path.with_name(path.name + ".partial")
     records = ",\n".join(json.dumps(record, allow_nan=False) for record in history)
-    partial.write_text(f"[\n{records}\n]\n", encoding="utf-8")
-    os.replace(partial, path)
+    with dispensable_file(path) as partial:
+        partial.write_text(f"[\n{records}\n]\n", encoding="utf-8")
 
 
-def draw(history: list[Record], path: Path) -> None:
-    """Loss and top-1 accuracy over the epochs, and the learning rate if it varied."""
+def draw(history: list[Record], path: Path, changes: Sequence[float] = ()) -> None:
+    """Loss and top-1 accuracy over the epochs, and the learning rate if it varied; a line where settings changed."""
     rate_varied = len({record["lr"] for record in history}) > 1
     widths = [5, 5, 3] if rate_varied else [5, 5]
     figure = Figure(figsize=(sum(widths), 4), dpi=100)
@@ -163,10 +172,13 @@ def draw(history: list[Record], path: Path) -> None:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
+        for epochs in changes:
+            axes.axvline(epochs, color=CHANGE, linewidth=1, linestyle="--")
+            text = {"rotation": 90, "fontsize": "small", "color": CHANGE, "va": "bottom", "ha": "right"}
+            axes.text(epochs, 0.02, "settings changed ", transform=axes.get_xaxis_transform(), **text)
 
-    partial = path.with_name(path.name + ".partial")
-    figure.savefig(partial, format="png")
-    os.replace(partial, path)
+    with dispensable_file(path) as partial:
+        figure.savefig(partial, format="png")
 
 
 def draw_metric(axes: Axes, history: list[Record], metric: str, scale: float, best: int | None) -> None:

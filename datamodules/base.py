@@ -4,6 +4,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
@@ -13,23 +14,25 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
-from filelock import FileLock
 from pytorch_lightning import LightningDataModule
+from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader
 
+from datamodules.archive import extract
 from datamodules.augmentation import AugmentedPictures, Transform, transformed_size
 from datamodules.batch_augment import BatchAugment
 from datamodules.batches import Batches
-from datamodules.download import download, extract
+from datamodules.download import download
 from datamodules.geometry import Border, resize_matrix, ten_crops, warp_on_device, with_mirrored
 from datamodules.jpeg import Encoding
 from datamodules.loader import Batch, BatchLoader
+from datamodules.lock import one_at_a_time
 from datamodules.memory import free_memory
 from datamodules.normalization import Kind, Normalization
 from datamodules.pack import Samples, fingerprint, pack
 from datamodules.resident import RowsOnly, copied
-from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys
+from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys, equal_shares
 from datamodules.shards import FORMAT_VERSION, MANIFEST, Manifest, ShardDataset, remedy, verify
 from datamodules.splits import Splitting
 
@@ -333,7 +336,7 @@ class ImageDataModule(LightningDataModule):
         batch_size = min(self.batch_size, len(pictures) // world_size)  # no process may be left without a batch
         if not batch_size:
             raise ValueError(f"{world_size} processes cannot share the {len(pictures)} samples of the {split} split")
-        rows = EveryRowOnce(len(pictures), batch_size, self.trainer.global_rank, world_size)
+        share = len(pictures), batch_size, self.trainer.global_rank, world_size
         if self.resident and not self._on_cpu:
             batches = RowsOnly(len(pictures))
         elif not self._on_cpu or (split == "test" and self.views != "one"):
@@ -343,9 +346,11 @@ class ImageDataModule(LightningDataModule):
             batches = Batches(pictures, self.input_size, matrices, normalization=self._loaders_normalization)
         else:
             batches = Batches(pictures, self.image_size, normalization=self._loaders_normalization)
-        return self._loader(batches, BatchSampler(rows, batch_size, drop_last=False))
+        if isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
+            return self._loader(batches, equal_shares(*share))
+        return self._loader(batches, BatchSampler(EveryRowOnce(*share), batch_size, drop_last=False))
 
-    def _loader(self, batches: Batches, batch_sampler: BatchSampler) -> BatchLoader | DataLoader:
+    def _loader(self, batches: Batches, batch_sampler: BatchSampler | list[list[int]]) -> BatchLoader | DataLoader:
         if not self.num_workers:
             # transforms are Python objects with a state of their own: one thread
             threads = 1 if self.transforms else min(4, os.cpu_count() or 1)
@@ -357,7 +362,7 @@ class ImageDataModule(LightningDataModule):
             num_workers=self.num_workers,
             persistent_workers=True,
             pin_memory=not self._on_cpu,
-            worker_init_fn=_one_thread,
+            worker_init_fn=_as_worker,
         )
 
     @property
@@ -439,7 +444,7 @@ class ImageDataModule(LightningDataModule):
             )
         folder = self.root / "raw"
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f".{self.raw_folder}.lock"):  # one process downloads, the others wait
+        with one_at_a_time(folder / f".{self.raw_folder}.lock", f"downloading {self.name}"):
             if not self._find_raw():
                 archive = download(self.url, self.checksum, folder)
                 extract(archive, folder / self.raw_folder)
@@ -469,6 +474,8 @@ def _whole_batch(batch: Batch) -> Batch:
     return batch
 
 
-def _one_thread(worker_id: int) -> None:
-    """Keep each loader process on its own core."""
+def _as_worker(worker_id: int) -> None:
+    """Keep each loader process on its own core, and leave it to the run to decide what a signal means."""
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl + c reaches every process of the terminal
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 from PIL import Image, ImageOps
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datamodules.jpeg import Encoding, decode, encode
+from datamodules.lock import one_at_a_time
 from datamodules.shards import (
     FORMAT_VERSION,
     MANIFEST,
@@ -94,6 +94,7 @@ def pack(
 
     Raises:
         FileExistsError: ``folder`` is there and ``overwrite`` is false.
+        OSError: the disk refuses it; nothing is left.
         ValueError: a picture cannot be read, a label is out of range, or a split is empty.
     """
     for split, samples in splits.items():
@@ -102,7 +103,7 @@ def pack(
         if samples.labels.min() < 0 or samples.labels.max() >= len(classes):
             raise ValueError(f"the {split} split of {dataset} has labels outside 0..{len(classes) - 1}")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with one_at_a_time(folder.with_name(f".{folder.name}.lock"), f"packing {dataset}"):
         if folder.exists() and not overwrite:
             raise FileExistsError(f"{folder} is already there; pass overwrite=True to replace it")
         unfinished, replaced = (folder.with_name(folder.name + ending) for ending in (".partial", ".replaced"))
@@ -111,7 +112,13 @@ def pack(
         unfinished.mkdir()
         quality = jpeg_quality if encoding == "jpeg" else None
         given = (dataset, classes, recipe, splits, image_size, source_files, shard_bytes)
-        manifest = _write(unfinished, *given, quality, skip_broken)
+        try:
+            manifest = _write(unfinished, *given, quality, skip_broken)
+        except BaseException as error:
+            shutil.rmtree(unfinished, ignore_errors=True)  # a full disk has no room for it
+            if isinstance(error, OSError) and error.errno and not error.filename:  # HDF5 does not say which file
+                raise OSError(error.errno, os.strerror(error.errno), str(folder)) from error
+            raise
         if folder.exists():
             folder.rename(replaced)
         unfinished.rename(folder)

@@ -99,3 +99,13 @@ class EveryRowOnce(Sampler[int]):
 
     def __iter__(self) -> Iterator[int]:
         return iter(self.mine)
+
+
+def equal_shares(rows: int, batch_size: int, rank: int, world_size: int) -> list[list[int]]:
+    """Batches that one process evaluates where all must take as many steps: each row exactly once over all processes.
+
+    That is so where weights are sharded, because a forward pass fetches those of the other processes. Batches hold at
+    most ``batch_size`` rows, or two, and differ by one.
+    """
+    steps = -(-rows // (max(batch_size, 2) * world_size))
+    return [part.tolist() for part in np.array_split(np.arange(rows), steps * world_size)[rank::world_size]]

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import math
+import mmap
+import os
 import threading
 import zlib
 from collections import OrderedDict
@@ -197,7 +200,7 @@ class _Layout:
         stat = path.stat()
         return kind(path, stat.st_size, stat.st_mtime_ns, shape, places)
 
-    def map(self) -> tuple[Any, np.ndarray]:
+    def arrays_of(self, file: mmap.mmap) -> tuple[Any, np.ndarray]:
         """What ``pictures`` reads from, and the labels ``(N,)``."""
         raise NotImplementedError
 
@@ -205,14 +208,31 @@ class _Layout:
         """An array uint8 ``(n, H, W, C)``, and where in it the pictures of some rows are."""
         raise NotImplementedError
 
-    def _check_unchanged(self) -> None:
-        stat = self.path.stat()
-        if (stat.st_size, stat.st_mtime_ns) != (self.bytes, self.mtime_ns):
-            raise ValueError(f"{self.path} changed while it was in use; {remedy(self.path.parent)}")
+    def open(self) -> mmap.mmap:
+        """The whole file as memory.
 
-    def _array(self, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
-        # plain arrays index faster than memmap's subclass
-        return np.memmap(self.path, dtype, "r", self.places[name], shape).view(np.ndarray)
+        Raises:
+            ValueError: it is not what it was, or not there any more.
+        """
+        try:
+            with self.path.open("rb") as file:
+                stat = os.fstat(file.fileno())
+                if (stat.st_size, stat.st_mtime_ns) != (self.bytes, self.mtime_ns):
+                    raise self._changed()
+                return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except FileNotFoundError as error:
+            raise ValueError(f"{self.path} was deleted while it was in use; {remedy(self.path.parent)}") from error
+
+    def check(self, file: mmap.mmap) -> None:
+        """Refuse a file that was cut short since: the system kills who reads beyond its end."""
+        if file.size() != self.bytes:
+            raise self._changed()
+
+    def _changed(self) -> ValueError:
+        return ValueError(f"{self.path} changed while it was in use; {remedy(self.path.parent)}")
+
+    def _array(self, file: mmap.mmap, name: str, dtype: str, shape: tuple[int, ...]) -> np.ndarray:
+        return np.frombuffer(file, dtype, math.prod(shape), self.places[name]).reshape(shape)
 
 
 class _RawLayout(_Layout):
@@ -227,9 +247,8 @@ class _RawLayout(_Layout):
             raise ValueError("images are not uint8 (N, H, W, C)")
         return file["images"].shape
 
-    def map(self) -> tuple[np.ndarray, np.ndarray]:
-        self._check_unchanged()
-        return self._array("images", "u1", self.shape), self._array("labels", "<i8", self.shape[:1])
+    def arrays_of(self, file: mmap.mmap) -> tuple[np.ndarray, np.ndarray]:
+        return self._array(file, "images", "u1", self.shape), self._array(file, "labels", "<i8", self.shape[:1])
 
     def pictures(self, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return images, rows
@@ -253,11 +272,10 @@ class _JpegLayout(_Layout):
         height, width, channels = (int(length) for length in images.attrs["picture_shape"])
         return len(offsets) - 1, height, width, channels
 
-    def map(self) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-        self._check_unchanged()
-        offsets = self._array("offsets", "<i8", (self.shape[0] + 1,))
-        images = self._array("images", "u1", (int(offsets[-1]),))
-        return (images, offsets), self._array("labels", "<i8", self.shape[:1])
+    def arrays_of(self, file: mmap.mmap) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+        offsets = self._array(file, "offsets", "<i8", (self.shape[0] + 1,))
+        images = self._array(file, "images", "u1", (int(offsets[-1]),))
+        return (images, offsets), self._array(file, "labels", "<i8", self.shape[:1])
 
     def pictures(self, images: tuple[np.ndarray, np.ndarray], rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         data, offsets = images
@@ -292,7 +310,7 @@ class ShardDataset(Dataset):
         self._layouts = [_Layout.of(path) for path in paths]
         self._starts = np.cumsum([0] + [layout.shape[0] for layout in self._layouts])
         self.max_maps = max_maps
-        self._maps: OrderedDict[int, tuple[Any, np.ndarray]] = OrderedDict()
+        self._maps: OrderedDict[int, tuple[mmap.mmap, Any, np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()
         self.image_shape = self._layouts[0].shape[1:]
         for layout in self._layouts:
@@ -357,12 +375,16 @@ class ShardDataset(Dataset):
     def _map(self, shard: int) -> tuple[Any, np.ndarray]:
         """The arrays of a shard; the map that was used longest ago is dropped for a new one too many."""
         with self._lock:
+            layout = self._layouts[shard]
             if shard not in self._maps:
-                self._maps[shard] = self._layouts[shard].map()
+                file = layout.open()
+                self._maps[shard] = file, *layout.arrays_of(file)
                 if len(self._maps) > self.max_maps:
                     self._maps.popitem(last=False)
             self._maps.move_to_end(shard)
-            return self._maps[shard]
+            file, images, labels = self._maps[shard]
+            layout.check(file)
+            return images, labels
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_maps": OrderedDict(), "_lock": None}

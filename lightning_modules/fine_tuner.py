@@ -12,6 +12,7 @@ from torch import nn
 from torch.func import functional_call
 
 from lightning_modules.base import Classifier
+from lightning_modules.tensor_file import read_tensors
 
 
 def body_of(net: nn.Module) -> nn.Module:
@@ -104,7 +105,9 @@ class FineTuner(Classifier):
         if self.weights:
             if not Path(self.weights).is_file():
                 raise FileNotFoundError(f"{self.weights} is no file; weights names a checkpoint of the backbone")
-            checkpoint = torch.load(self.weights, map_location="cpu", weights_only=True)
+            checkpoint = read_tensors(self.weights, "take another checkpoint of the backbone")
+            if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+                raise ValueError(f"{self.weights} is not a checkpoint of a network; main.py fit writes them")
             Classifier.on_load_checkpoint(backbone, checkpoint)  # refuses other networks
             backbone.load_state_dict(checkpoint["state_dict"])
         self._backbone.clear()

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_modules.base import Classifier
+from lightning_modules.tensor_file import read_tensors
 
 BEST = "checkpoints/best.ckpt"  # in a run's folder
 
@@ -54,10 +54,9 @@ def save_weights(place: str | Path, file: Path) -> None:
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(f"{path} is damaged, or is not a checkpoint ({str(error).splitlines()[0][:100]})") from error
+    checkpoint = read_tensors(path, "take another of the run's checkpoints")
+    if not isinstance(checkpoint, dict):
+        raise ValueError(f"{path} is not a checkpoint: it holds a {type(checkpoint).__name__}")
     if missing := {"config", "state_dict", "preprocessing"} - set(checkpoint):
         raise ValueError(
             f"{path} does not say which network it holds: it lacks {' and '.join(sorted(missing))}; main.py fit writes "

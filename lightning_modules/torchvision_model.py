@@ -14,6 +14,8 @@ from torch.func import functional_call
 from torchvision import models
 
 from lightning_modules.base import Classifier
+from lightning_modules.published_weights import published_weights
+from lightning_modules.tensor_file import read_tensors
 
 logger = logging.getLogger("litvision")
 
@@ -65,14 +67,7 @@ def state_dict_of(file: Path) -> dict[str, Tensor]:
     Raises:
         ValueError: the file is damaged, or holds something else.
     """
-    try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise ValueError(
-            f"{file} is damaged, or holds more than weights ({str(error).splitlines()[0][:100]})"
-        ) from error
+    state = read_tensors(file, "download it again")
     if not isinstance(state, dict) or not all(isinstance(tensor, Tensor) for tensor in state.values()):
         raise ValueError(f"{file} holds no state dict: it must be what torch.save(network.state_dict(), file) writes")
     return state
@@ -183,14 +178,15 @@ class TorchvisionModel(Classifier):
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or its weights are of another network.
+            ConnectionError: torchvision's weights cannot be downloaded.
+            ValueError: the file is damaged, could run code, or its weights are of another network.
         """
         if self.pretrained is None:
             return
         weights, names = self.pretrained, models.get_model_weights(self.architecture).__members__
         if weights in names:
-            arguments = {"aux_logits": self.auxiliary} if self.architecture in AUXILIARY_WEIGHTS else {}
-            state = models.get_model(self.architecture, weights=names[weights], **arguments).state_dict()
+            auxiliary = self.auxiliary if self.architecture in AUXILIARY_WEIGHTS else None
+            state = published_weights(names[weights], self.architecture, auxiliary)
         elif Path(weights).is_file():
             state = state_dict_of(Path(weights))
         else:

@@ -171,13 +171,6 @@ def test_nothing_is_chosen_by_the_test_split(tmp_path: Path) -> None:
     assert same_weights(folder, folder, "best", "last")
 
 
-def test_wandb_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    run("fit", "--name", "a", "--trainer.max_epochs", "1", "--trainer.logger", "WandbLogger")
-    assert list(tmp_path.rglob("*.wandb"))
-    assert (tmp_path / "runs/quickstart_digits/a/checkpoints/best.ckpt").exists()
-
-
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

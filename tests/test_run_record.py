@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from run_record import RunRecord, chosen_epoch, differences
+from callbacks.provenance import differences
+from run_record import RunRecord, chosen_epoch
 
 
 def test_nested_settings() -> None:

@@ -20,9 +20,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks import run_folder
 from callbacks.prediction_store import Predictions
+from callbacks.provenance import differences
 from messages import message, quieten
 from pictures import draw, tested_pictures
-from run_record import differences
 
 SHOWN = 24  # pictures
 

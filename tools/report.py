@@ -20,12 +20,12 @@ from jinja2 import Environment, StrictUndefined
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import charts
-from callbacks.provenance import abbreviated
+from callbacks.provenance import abbreviated, differences
 from callbacks.training_monitor import curve
 from charts import Chart, Curve, chart
 from evaluation import SMALL, Tested, evaluate, mistakes
 from messages import message, quieten
-from run_record import RunRecord, chosen_epoch, differences
+from run_record import RunRecord, chosen_epoch
 
 ABSENT = "\N{EN DASH}"
 OF_A_MACHINE = {"data.init_args.root", "data.init_args.source", "data.init_args.num_workers"}

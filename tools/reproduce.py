@@ -26,7 +26,10 @@ from results import Record, ensembles, identity, linear, page, without_seed
 from run_record import chosen_epoch
 
 ENSEMBLE = "report/ensemble.json"
-MACHINE_FACTS = ("--data.source", "--data.root", "--data.num_workers", "--trainer.enable_progress_bar", "--name")
+MACHINE_FACTS = (
+    *("--data.source", "--data.root", "--data.num_workers", "--trainer.enable_progress_bar"),
+    *("--name", "--resume", "--logger"),
+)
 
 
 def recorded(what: Path, folder: Path) -> None:

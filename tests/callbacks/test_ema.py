@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
+from pytorch_lightning.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from callbacks import EMA, WholeCheckpointIO, with_those_of_every_run
@@ -136,3 +137,9 @@ def test_tests_take_the_averages(tmp_path: Path, shards: Path) -> None:
 def test_impossible_decay() -> None:
     with pytest.raises(ValueError, match="decay is 1"):
         EMA(1.0)
+
+
+def test_parts_of_weights_are_refused() -> None:
+    trainer = Trainer(accelerator="cpu", strategy=ModelParallelStrategy(), logger=False, enable_checkpointing=False)
+    with pytest.raises(ValueError, match="but a part"):
+        EMA().setup(trainer, Small(), "fit")

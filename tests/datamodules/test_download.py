@@ -1,19 +1,11 @@
-"""Downloads from a server on this machine, and archives that try to do harm."""
+"""Downloads from a server on this machine."""
 
 import errno
-import gzip
 import hashlib
-import io
 import os
-import random
 import shutil
-import signal
 import ssl
-import stat
 import subprocess
-import sys
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -22,8 +14,7 @@ from threading import Thread
 
 import pytest
 
-import datamodules.download
-from datamodules.download import download, extract
+from datamodules.download import download
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB: several reads of the client
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -308,194 +299,3 @@ def test_an_unknown_certificate_is_refused(certificate: Path, tmp_path: Path, mo
     with pytest.raises(ConnectionError, match="certificate.*source=FOLDER"):
         download(next(secure).url, CHECKSUM, tmp_path)
     next(secure, None)
-
-
-# ---- archives
-
-FILES = {"images/one.bin": os.urandom(50_000), "images/two.bin": os.urandom(50_000), "readme.txt": b"hello"}
-FORMATS = ["tar", "tar.gz", "tar.bz2", "tar.xz", "zip"]
-
-
-def make_archive(path: Path, files: dict[str, bytes]) -> Path:
-    if path.suffix == ".zip":
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            for name, content in files.items():
-                archive.writestr(name, content)
-    else:
-        compression = path.suffix.removeprefix(".").removeprefix("tar")
-        with tarfile.open(path, f"w:{compression}") as archive:
-            for name, content in files.items():
-                add(archive, name, content)
-    return path
-
-
-def add(archive: tarfile.TarFile, name: str, content: bytes = b"", type: bytes = tarfile.REGTYPE, to: str = "") -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.type, member.linkname = len(content), type, to
-    archive.addfile(member, io.BytesIO(content))
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-@pytest.mark.parametrize("ending", FORMATS)
-def test_an_archive_is_unpacked(tmp_path: Path, ending: str) -> None:
-    archive = make_archive(tmp_path / f"set.{ending}", FILES)
-    extract(archive, tmp_path / "raw" / "set")
-    assert contents(tmp_path / "raw" / "set") == FILES
-    assert os.listdir(tmp_path / "raw") == ["set"]
-
-
-def test_a_tar_that_ends_with_a_zip_is_a_tar(tmp_path: Path) -> None:
-    inner = make_archive(tmp_path / "inner.zip", FILES).read_bytes()
-    extract(make_archive(tmp_path / "set.tar", {"inner.zip": inner}), tmp_path / "set")
-    assert contents(tmp_path / "set") == {"inner.zip": inner}
-
-
-def test_a_folder_that_is_there_is_not_touched(tmp_path: Path) -> None:
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "mine.txt").write_text("precious")
-    with pytest.raises(FileExistsError, match=r"set is already there.*delete"):
-        extract(make_archive(tmp_path / "a.tar", FILES), tmp_path / "set")
-    assert contents(tmp_path / "set") == {"mine.txt": b"precious"}
-
-
-@pytest.mark.parametrize("ending", FORMATS)
-@pytest.mark.parametrize("name", ["../evil", "images/../../evil"])
-def test_a_path_that_leaves_the_folder_is_refused(tmp_path: Path, ending: str, name: str) -> None:
-    archive = make_archive(tmp_path / f"set.{ending}", {"good.txt": b"good", name: b"evil"})
-    with pytest.raises(ValueError, match=r"set\.(tar|zip).*evil"):
-        extract(archive, tmp_path / "raw" / "set")
-    assert list(tmp_path.rglob("evil")) == []
-    assert os.listdir(tmp_path / "raw") == []
-
-
-@pytest.mark.parametrize("ending", FORMATS)
-def test_an_absolute_path_stays_inside(tmp_path: Path, ending: str) -> None:
-    victim, folder = tmp_path / "victim" / "evil", tmp_path / "raw" / "set"
-    archive = make_archive(tmp_path / f"set.{ending}", {str(victim): b"evil"})
-    if ending == "zip":
-        with pytest.raises(ValueError, match=r"set\.zip"):
-            extract(archive, folder)
-    else:  # tarfile takes the leading slash away
-        extract(archive, folder)
-        assert contents(folder) == {str(victim).lstrip("/"): b"evil"}
-    assert not victim.exists()
-
-
-@pytest.mark.parametrize("type", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
-@pytest.mark.parametrize("to", ["../../victim", "/etc", "images"])
-def test_a_tar_holds_nothing_but_files_and_folders(tmp_path: Path, type: bytes, to: str) -> None:
-    (tmp_path / "victim").mkdir()
-    with tarfile.open(tmp_path / "set.tar", "w") as archive:
-        add(archive, "images", type=tarfile.DIRTYPE)
-        add(archive, "door", type=type, to=to)
-        add(archive, "door/evil", b"evil")
-    with pytest.raises(ValueError, match=r"set\.tar.*door"):
-        extract(tmp_path / "set.tar", tmp_path / "raw" / "set")
-    assert list(tmp_path.rglob("evil")) == []
-    assert os.listdir(tmp_path / "raw") == []
-
-
-def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
-    door = zipfile.ZipInfo("door")
-    door.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
-        archive.writestr(door, "/etc")
-    with pytest.raises(ValueError, match=r"set\.zip.*door"):
-        extract(tmp_path / "set.zip", tmp_path / "set")
-    assert not (tmp_path / "set").exists()
-
-
-@pytest.mark.parametrize("ending", FORMATS)
-@pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.6, 0.9])
-def test_a_truncated_archive_is_named(tmp_path: Path, ending: str, share: float) -> None:
-    archive = make_archive(tmp_path / f"set.{ending}", FILES)
-    archive.write_bytes(archive.read_bytes()[: int(share * archive.stat().st_size)])
-    with pytest.raises(ValueError, match=r"set\.(tar|zip)") as raised:
-        extract(archive, tmp_path / "raw" / "set")
-    assert "\n" not in str(raised.value)
-    assert os.listdir(tmp_path / "raw") == []
-
-
-@pytest.mark.parametrize("ending", ["tar.gz", "tar.bz2", "tar.xz", "zip"])
-def test_a_damaged_archive_is_named(tmp_path: Path, ending: str) -> None:
-    archive = make_archive(tmp_path / f"set.{ending}", FILES)
-    damaged = bytearray(archive.read_bytes())
-    middle = len(damaged) // 2
-    damaged[middle : middle + 5000] = b"\xff" * 5000
-    archive.write_bytes(damaged)
-    with pytest.raises(ValueError, match=r"set\.(tar|zip)"):
-        extract(archive, tmp_path / "raw" / "set")
-    assert os.listdir(tmp_path / "raw") == []
-
-
-@pytest.mark.parametrize("ending", FORMATS)
-def test_a_single_wrong_bit_gives_files_or_a_clear_error(tmp_path: Path, ending: str) -> None:
-    archive = make_archive(tmp_path / f"set.{ending}", FILES)
-    whole, rng = archive.read_bytes(), random.Random(ending)
-    for number in range(40):
-        damaged = bytearray(whole)
-        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
-        archive.write_bytes(damaged)
-        try:
-            extract(archive, tmp_path / "raw" / f"set{number}")
-        except ValueError as error:
-            assert archive.name in str(error)
-
-
-@pytest.mark.parametrize("reason", [OSError("Invalid data stream"), gzip.BadGzipFile("CRC check failed")])
-def test_damage_that_looks_like_an_error_of_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: OSError
-) -> None:
-    """The modules bz2 and gzip raise OSError, without a number."""
-
-    def damaged(*args: object, **options: object) -> None:
-        raise reason
-
-    archive = make_archive(tmp_path / "set.tar", FILES)
-    monkeypatch.setattr("tarfile.copyfileobj", damaged)
-    with pytest.raises(ValueError, match=str(reason)):
-        extract(archive, tmp_path / "raw" / "set")
-
-
-def test_a_missing_archive_is_not_called_damaged(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        extract(tmp_path / "set.tar", tmp_path / "set")
-
-
-def test_a_full_disk_does_not_blame_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*args: object, **options: object) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    archive = make_archive(tmp_path / "set.tar", FILES)
-    monkeypatch.setattr("tarfile.copyfileobj", full)
-    with pytest.raises(OSError) as raised:
-        extract(archive, tmp_path / "raw" / "set")
-    assert raised.value.errno == errno.ENOSPC
-    assert os.listdir(tmp_path / "raw") == []
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_killed_extraction_leaves_no_folder_and_the_next_one_cleans_up(tmp_path: Path) -> None:
-    archive, folder = make_archive(tmp_path / "set.tar.gz", FILES), tmp_path / "raw" / "set"
-    # The file runs by itself: importing the package would take seconds.
-    program = """
-import os, pathlib, runpy, signal, sys, tarfile
-module, archive, folder = sys.argv[1:]
-write = tarfile.TarFile.makefile
-def write_one_and_die(self, member, path):
-    if member.name == "images/two.bin":
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(self, member, path)
-tarfile.TarFile.makefile = write_one_and_die
-runpy.run_path(module)["extract"](pathlib.Path(archive), pathlib.Path(folder))
-"""
-    command = [sys.executable, "-c", program, datamodules.download.__file__, str(archive), str(folder)]
-    assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
-    assert not folder.exists()
-    assert [path.name for path in tmp_path.rglob("one.bin")] == ["one.bin"]  # it had begun
-    extract(archive, folder)
-    assert contents(folder) == FILES
-    assert os.listdir(tmp_path / "raw") == ["set"]

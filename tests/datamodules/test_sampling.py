@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys
+from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys, equal_shares
 
 
 def keys_of(rows: int, batch_size: int, world_size: int, epoch: int, seed: int = 1) -> list[list[int]]:
@@ -84,3 +84,15 @@ def test_blocks_mix_only_within_their_window(window: int) -> None:
 def test_block_shuffled_keys_show_each_row_once() -> None:
     keys = ShuffledKeys(73, 8, seed=1, blocks=Blocks([10, 11, 10, 11, 10, 11, 10], 2))
     assert len(set(keys)) == 72
+
+
+@pytest.mark.parametrize("rows", [4, 5, 9, 101, 135])
+@pytest.mark.parametrize(("batch_size", "world_size"), [(1, 4), (2, 3), (33, 4), (64, 2), (64, 1)])
+def test_equal_shares_have_every_row_once_and_as_many_batches(rows: int, batch_size: int, world_size: int) -> None:
+    shares = [equal_shares(rows, batch_size, rank, world_size) for rank in range(world_size)]
+    assert sorted(row for share in shares for batch in share for row in batch) == list(range(rows))
+    assert len({len(share) for share in shares}) == 1
+    sizes = {len(batch) for share in shares for batch in share}
+    assert min(sizes) > 0
+    assert max(sizes) <= max(batch_size, 2)
+    assert max(sizes) - min(sizes) <= 1

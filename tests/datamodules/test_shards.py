@@ -1,6 +1,7 @@
 """Reading shards: whole batches across shards, in other processes, and damaged files."""
 
 import multiprocessing
+import os
 import pickle
 from pathlib import Path
 
@@ -84,6 +85,27 @@ def test_a_shard_that_changes_under_the_reader(paths: list[Path]) -> None:
     dataset.__getitems__([0])  # of another shard
     with pytest.raises(ValueError, match="changed while it was in use"):
         dataset.__getitems__([len(dataset) // 2])
+
+
+def test_a_shard_that_is_cut_short_while_it_is_mapped(paths: list[Path]) -> None:
+    """To read on would be the end of the process, not an exception."""
+    dataset = ShardDataset(paths)
+    assert dataset.__getitems__([0, 13])[1].tolist() == [0, 13]
+    os.truncate(paths[2], 100)
+    with pytest.raises(ValueError, match="train-00002-of-00003.h5 changed while it was in use; delete the folder"):
+        dataset.__getitems__([13])
+    assert dataset.__getitems__([0])[1].tolist() == [0]  # of another shard
+
+
+def test_a_shard_that_is_deleted(paths: list[Path]) -> None:
+    """What is mapped is still there; what is not is missed in words."""
+    dataset = ShardDataset(paths)
+    dataset.__getitems__([0])
+    for path in paths:
+        path.unlink()
+    assert dataset.__getitems__([3])[1].tolist() == [3]
+    with pytest.raises(ValueError, match="train-00002-of-00003.h5 was deleted while it was in use"):
+        dataset.__getitems__([13])
 
 
 @pytest.mark.parametrize("content", [b"", b"\x89HDF\r\n\x1a\n", b"text", None])

@@ -1,0 +1,54 @@
+"""The checkpoint of a run that is tested."""
+
+import os
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+
+class BestCheckpoint(ModelCheckpoint):
+    """``best.ckpt``: the best validation top-1 accuracy, the earliest of equals; after metrics and history are written.
+
+    Where the test split validates (``validate_on_test`` of the datamodule), nothing may be chosen by it: then the best
+    checkpoint is the last one.
+
+    Lightning keeps absolute paths in its checkpoints, and forgets the best score once the folder was moved. Only the
+    score is kept here: the path follows from the folder.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(
+            filename="best",
+            monitor="val/top1",
+            mode="max",
+            save_on_train_epoch_end=True,
+            auto_insert_metric_name=False,  # a slash in a metric's name would make a folder
+            enable_version_counter=False,
+        )
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Settle the folder, and whether there is a split to choose by."""
+        if getattr(trainer.datamodule, "validate_on_test", False):
+            self.monitor = None
+        self.dirpath = os.path.join(os.path.abspath(trainer.default_root_dir), "checkpoints")
+        super().setup(trainer, pl_module, stage)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Nothing is due within an epoch; to find that out, Lightning needs a tenth of a millisecond a step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The best score so far."""
+        return {"best_model_score": self.best_model_score}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a score, wherever the folder lies now."""
+        score = state_dict["best_model_score"]
+        if score is None:
+            return
+        path = os.path.join(str(self.dirpath), self.filename + self.FILE_EXTENSION)
+        self.best_model_score = self.kth_value = score
+        self.best_model_path = self.kth_best_model_path = path
+        self.best_k_models = {path: score}

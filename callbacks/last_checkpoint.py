@@ -1,0 +1,127 @@
+"""The state of a run on disk: each few epochs, each few minutes, and when a signal asks for a pause."""
+
+import logging
+import os
+import shlex
+import signal
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any, NoReturn
+
+import torch
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from callbacks.run_folder import LAST, PREVIOUS
+
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+CHANCES = 8  # so often processes agree whether to save: each time costs a message
+GO_ON, SAVE, PAUSE = range(3)
+
+
+logger = logging.getLogger("litvision")
+
+
+class Paused(Exception):
+    """The end of a run that was asked to pause, after its checkpoint is written."""
+
+
+class LastCheckpoint(Checkpoint):
+    """Writes ``last.ckpt`` at the end of an epoch, now and then within one, and before a pause.
+
+    The one before it stays as ``previous.ckpt``; older ones are gone. A run continues from either in the middle of the
+    epoch, and ends where an uninterrupted one does.
+
+    ctrl + c, SIGTERM and SIGUSR1 (which SLURM sends where ``--signal=USR1@90`` asks for it) pause the run: the step
+    ends, in validation the epoch, and a checkpoint is written. The second ctrl + c stops at once.
+
+    Args:
+        every_epochs: epochs from one checkpoint to the next; the last epoch always has one.
+        every_minutes: time after which one is written within an epoch; 0 is after each step.
+
+    Raises:
+        ValueError: every_epochs is less than 1, or every_minutes is negative.
+        Paused: in training, after a signal.
+    """
+
+    def __init__(self, every_epochs: int = 1, every_minutes: float = 15.0) -> None:
+        if every_epochs < 1:
+            raise ValueError(f"every_epochs is {every_epochs}; it must be at least 1")
+        if every_minutes < 0:
+            raise ValueError(f"every_minutes is {every_minutes}; it must not be negative")
+        self.every_epochs, self.every_minutes = every_epochs, every_minutes
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock and listen to signals; Lightning gives them back to their owners after the run."""
+        self._saved = time.monotonic()
+        self._chances = 0
+        self._signalled = False
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self._note)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save within the epoch if it is time."""
+        if not _between_steps(trainer, batch_idx):
+            return
+        self._chances += 1
+        if trainer.world_size > 1 and self._chances % CHANCES:
+            return
+        wish = self._wish(trainer)
+        if wish != GO_ON:
+            self._save(trainer)
+        if wish == PAUSE:
+            _pause(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the finished epoch."""
+        ends = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        wish = self._wish(trainer)
+        if ends or trainer.should_stop or wish != GO_ON or (trainer.current_epoch + 1) % self.every_epochs == 0:
+            self._save(trainer)
+        if wish == PAUSE and not ends:
+            _pause(trainer)
+
+    def _wish(self, trainer: Trainer) -> int:
+        """What any of the processes wishes."""
+        due = time.monotonic() - self._saved >= 60 * self.every_minutes
+        wish = PAUSE if self._signalled else SAVE if due else GO_ON
+        if trainer.world_size == 1:
+            return wish
+        return int(trainer.strategy.reduce(torch.tensor(wish, device=trainer.strategy.root_device), reduce_op="max"))
+
+    def _save(self, trainer: Trainer) -> None:
+        last, previous = (Path(trainer.default_root_dir).absolute() / name for name in (LAST, PREVIOUS))
+        newest = last.with_name("newest.ckpt")
+        trainer.save_checkpoint(newest, weights_only=False)  # said, or Lightning prints that it chose this
+        if trainer.is_global_zero:
+            if last.exists():
+                os.replace(last, previous)
+            os.replace(newest, last)
+        self._saved = time.monotonic()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        """Remember a signal until the step is over, and let the next ctrl + c through."""
+        self._signalled = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _between_steps(trainer: Trainer, batch_idx: int) -> bool:
+    """Whether a run can continue from here: no gradient is kept, nothing is left to do before the next batch."""
+    batches = batch_idx + 1
+    validates = isinstance(trainer.val_check_batch, int) and batches % trainer.val_check_batch == 0
+    over = batches == trainer.num_training_batches or trainer.global_step == trainer.max_steps
+    return not over and not validates and batches % trainer.accumulate_grad_batches == 0
+
+
+def _pause(trainer: Trainer) -> NoReturn:
+    """End the run, and say how to go on."""
+    if trainer.is_global_zero:
+        run = shlex.quote(os.path.relpath(trainer.default_root_dir))
+        place = f"epoch {trainer.current_epoch + 1}, after step {trainer.global_step}"
+        logger.info("paused in %s; nothing is lost. To continue:\n    python main.py fit --continue %s", place, run)
+    raise Paused

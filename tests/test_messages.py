@@ -1,0 +1,55 @@
+"""What the system's errors mean to a user: one sentence that says what to do."""
+
+import errno
+
+import pytest
+import torch
+
+from messages import message
+
+WORKER = "DataLoader worker (pid 4711) is killed by signal: {}. "
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (OSError(errno.ENOSPC, "x", "runs/a.ckpt"), ["runs/a.ckpt", "no space left on device", "make room", "--run"]),
+        (OSError(errno.ENOSPC, "Can't write data (file write failed: ...)"), ["no space left on device; make room"]),
+        (OSError(errno.EDQUOT, "x", "runs"), ["quota", "make room"]),
+        (OSError(errno.EROFS, "x", "data"), ["data", "read-only", "--data.root"]),
+        (PermissionError(errno.EACCES, "x", "data"), ["data", "permission denied", "change them"]),
+        (OSError(errno.EMFILE, "x", "a.h5"), ["too many open files", "ulimit -n"]),
+        (MemoryError(), ["memory is not enough; take a smaller --data.batch_size"]),
+        (MemoryError("Unable to allocate 3.00 GiB for an array with shape (1,)"), ["not enough for 3.00 GiB more"]),
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has"), ["for 20.00 MiB more"]),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 64 bytes."), ["64 bytes"]),
+        (RuntimeError(WORKER.format("Killed")), ["loader process 4711 was killed", "fewer --data.num_workers"]),
+        (RuntimeError(WORKER.format("Bus error") + "It is possible"), ["4711", "cut short", "/dev/shm"]),
+        (RuntimeError(WORKER.format("Segmentation fault")), ["4711 ended with Segmentation fault", "num_workers 0"]),
+        (
+            RuntimeError("DataLoader worker (pid(s) 1, 2) exited unexpectedly"),
+            ["process 1, 2 was killed", "or ended by itself", "fewer --data.num_workers"],
+        ),
+        (FileNotFoundError("x.yaml is no experiment's YAML file"), ["error: x.yaml is no experiment's YAML file"]),
+        (ValueError("a plain sentence"), ["error: a plain sentence"]),
+    ],
+)
+def test_the_system_in_plain_words(error: Exception, words: list[str]) -> None:
+    said = message(error)
+    for word in words:
+        assert word in said
+    assert len(said.splitlines()) == 1
+    assert len(said) <= 310
+
+
+def test_an_error_of_a_loader_process_reads_like_one_of_the_run() -> None:
+    text = (
+        "Caught MemoryError in DataLoader worker process 0.\nOriginal Traceback (most recent call last):\nMemoryError"
+    )
+    assert "take a smaller --data.batch_size" in message(MemoryError(text))
+
+
+def test_the_signal_is_said_where_the_loader_only_noticed_an_end() -> None:
+    error = RuntimeError("DataLoader worker (pid(s) 4711) exited unexpectedly")
+    error.__cause__ = RuntimeError(WORKER.format("Bus error"))
+    assert "loader process 4711 read what is not there" in message(error)
