@@ -19,7 +19,7 @@ from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from run_record import differences
+from callbacks.provenance import differences
 from sweeps.space import Choices, Values, as_text
 
 SQLITE, JOURNAL = "sweep.db", "sweep.journal"

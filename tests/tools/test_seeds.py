@@ -16,8 +16,8 @@ from confidence import Spread, spreads
 from tools import seeds
 
 PROJECT = Path(main.__file__).parent
-QUICK = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", "4", "--trainer.accelerator", "cpu"]
-QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
+QUICK = ["--trainer.max_epochs", "2", "--trainer.limit_train_batches", "4", "--trainer.limit_val_batches", "2"]
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.image_size", "16"]
 
 
 @pytest.fixture

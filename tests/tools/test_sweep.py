@@ -5,6 +5,7 @@ import itertools
 import json
 import math
 import os
+import runpy
 import subprocess
 import sys
 import time
@@ -195,6 +196,13 @@ def test_refused_before_anything_runs(
         assert not (tmp_path / "runs").exists()
     else:  # what is well formed runs
         assert len(commands) == 1
+
+
+def test_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "optuna", None)
+    monkeypatch.delitem(sys.modules, "optuna.trial")
+    with pytest.raises(SystemExit, match=r"^error: optuna\S* is not installed; pip install -e .\[sweep\]$"):
+        runpy.run_path(str(PROJECT / "tools/sweep.py"))
 
 
 def test_a_strange_run_is_no_trial(call: Call, commands: list[Sequence[str]], tmp_path: Path) -> None:
