@@ -93,6 +93,6 @@ def test_equal_shares_have_every_row_once_and_as_many_batches(rows: int, batch_s
     assert sorted(row for share in shares for batch in share for row in batch) == list(range(rows))
     assert len({len(share) for share in shares}) == 1
     sizes = {len(batch) for share in shares for batch in share}
-    assert 0 < min(sizes)
+    assert min(sizes) > 0
     assert max(sizes) <= max(batch_size, 2)
     assert max(sizes) - min(sizes) <= 1
