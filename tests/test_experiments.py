@@ -46,7 +46,6 @@ def test_ensemble_of_members_after_one_batch(
     for member in members[1:]:
         assert member.parent == members[0].parent
         shutil.copytree(members[0], member)
-    monkeypatch.delenv("LITVISION_RUN")
     main.run_command(["test", "--config", str(experiment), "--name", "a", *flags])
     metrics = json.loads(Path("runs", experiment.stem, "a", "report/metrics.json").read_text())
     assert metrics["samples"] == 60

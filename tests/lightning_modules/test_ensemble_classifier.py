@@ -28,7 +28,6 @@ def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         for name, flags in (("a", []), ("b", ["--seed_everything", "1"]), ("c", ["--data.normalization", "unit"])):
-            patch.delenv("LITVISION_RUN", raising=False)
             main.run_command(["fit", *config, *short, "--name", name, "--then", "test", *flags])
     return [folder / "runs/quickstart_digits" / name for name in "abc"]
 
@@ -91,7 +90,6 @@ def test_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LITVISION_RUN", raising=False)
     with pytest.raises((ValueError, FileNotFoundError), match=words):
         command(subcommand, [runs[0].with_name(name) for name in members], shards, *flags)
 

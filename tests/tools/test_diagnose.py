@@ -339,11 +339,9 @@ def trained(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     quiet = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.delenv("LITVISION_RUN", raising=False)
         flip = ["--data.batch_augment", "datamodules.BatchAugment", "--data.batch_augment.flip", "0.5"]
         main.run_command(["fit", *config, *quiet, *flip, "--trainer.max_epochs", "1", "--name", "a", "--then", "test"])
         run = ["--run", "runs/quickstart_digits/a", "--name", "train-val"]
-        patch.delenv("LITVISION_RUN", raising=False)
         main.run_command(["test", *run, "--data.split_seed", "7"])
     return folder / "runs/quickstart_digits/a"
 

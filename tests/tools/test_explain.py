@@ -108,7 +108,6 @@ def test_sheets_of_mistakes_and_calibration(run: Path, tmp_path: Path) -> None:
 
 def test_from_a_trained_run(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LITVISION_RUN", raising=False)
     config = str(PROJECT / "experiments/quickstart_digits.yaml")
     short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu"]
     main.run_command(["fit", "--config", config, "--name", "a", "--data.root", str(shards), *short])

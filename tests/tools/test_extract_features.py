@@ -34,7 +34,6 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("features")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.delenv("LITVISION_RUN", raising=False)
         flags = {
             "--name": "first",
             "--data.root": str(folder),

@@ -31,7 +31,6 @@ def run(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml"), "--data.root", str(shards), *QUIET]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.delenv("LITVISION_RUN", raising=False)
         short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "20"]
         main.run_command(["fit", *config, *short, "--name", "a", "--then", "test"])
     return folder / "runs/quickstart_digits/a"
@@ -184,7 +183,6 @@ def test_another_suffix(run: Path, tmp_path: Path) -> None:
 
 def test_evaluation_size_other_than_stored(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("LITVISION_RUN", raising=False)
     config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml"), "--data.root", str(shards), *QUIET]
     short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--data.normalization", "standardize"]
     main.run_command(["fit", *config, *short, *CROPPED, "--name", "a", "--then", "test"])
