@@ -68,7 +68,8 @@ def ended(process: subprocess.Popen) -> str:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-@pytest.mark.parametrize("torchrun", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("torchrun", [False, True])
 def test_an_error_of_one_process_is_shown_once(tmp_path: Path, shards: Path, torchrun: bool) -> None:
     process = started(tmp_path, shards, 1, "raise", torchrun)
     printed = ended(process)
