@@ -41,7 +41,7 @@ class Small(Classifier):
     """A network whose steps magnify rounding little."""
 
     def __init__(self) -> None:
-        super().__init__(10, 16, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.03, momentum=0.9))
+        super().__init__(10, 16, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.01, momentum=0.9))
         layers = [nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 7 * 7, 10)]
         self.net = nn.Sequential(*layers)
 
