@@ -26,7 +26,9 @@ def end_together() -> None:
     """
     subprocess_script._launch_process_observer = _watch_launched
     if "LOCAL_RANK" in os.environ:  # launched, by Lightning or by torchrun
-        _in_background(_end_with_launcher, int(os.environ.get(LAUNCHER, os.getppid())))
+        parent = os.getppid()
+        torchrun = "TORCHELASTIC_RUN_ID" in os.environ
+        _in_background(_end_with_launcher, parent if torchrun else int(os.environ.get(LAUNCHER, parent)))
     else:
         os.environ[LAUNCHER] = str(os.getpid())
 

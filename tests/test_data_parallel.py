@@ -1,6 +1,9 @@
 """Training in several processes (gloo) is training in one on the same global batches."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,10 +13,12 @@ from pytorch_lightning import Callback, LightningModule, Trainer, seed_everythin
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+import main
 from callbacks import WholeCheckpointIO, with_those_of_every_run
 from datamodules import BatchAugment, Digits
 from lightning_modules import Classifier, MiniVGGNet
 
+PROJECT = Path(main.__file__).parent
 STEPS = 1212 // 60  # an epoch
 
 
@@ -36,7 +41,7 @@ class Small(Classifier):
     """A network whose steps magnify rounding little."""
 
     def __init__(self) -> None:
-        super().__init__(10, 16, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.03, momentum=0.9))
+        super().__init__(10, 16, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.01, momentum=0.9))
         layers = [nn.Conv2d(3, 8, 3, stride=2), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 7 * 7, 10)]
         self.net = nn.Sequential(*layers)
 
@@ -154,3 +159,70 @@ def test_batch_norm_has_the_statistics_of_a_part_of_the_batch(tmp_path: Path, sh
     """What ``sync_batchnorm`` is for."""
     one, two = (fit(tmp_path, shards, n, network=batch_norm, max_steps=1).net[0][2].running_mean for n in (1, 2))
     assert (one - two).abs().max() > 1e-3 * one.abs().max()
+
+
+SHARDED = """
+import sys
+
+import torch
+from pytorch_lightning import Trainer, seed_everything
+from pytorch_lightning.strategies import ModelParallelStrategy
+from torch import nn
+from torch.distributed.fsdp import fully_shard
+
+from callbacks import with_those_of_every_run
+from datamodules import Digits
+from lightning_modules import Classifier
+
+
+class Large(Classifier):
+    def __init__(self) -> None:
+        super().__init__(10, 32, optimizer=lambda groups: torch.optim.SGD(groups, lr=0.01, momentum=0.9))
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(3072, 16), nn.ReLU(), nn.Linear(16, 10))
+
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:
+            fully_shard(self.net, mesh=self.device_mesh["data_parallel"])
+
+
+def trainer(folder, epochs, strategy):
+    return Trainer(
+        max_epochs=epochs,
+        accelerator="cpu",
+        devices=2 if strategy else 1,
+        strategy=strategy or "auto",
+        default_root_dir=folder,
+        logger=False,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        callbacks=with_those_of_every_run([], "", ""),
+    )
+
+
+def sharded():
+    return ModelParallelStrategy(data_parallel_size=2, tensor_parallel_size=1, save_distributed_checkpoint=False)
+
+
+root, name = sys.argv[1:]
+for epochs, last in ((1, None), (2, name + "/checkpoints/last.ckpt")):
+    seed_everything(1)
+    fitting = trainer(name, epochs, sharded() if name == "sharded" else None)
+    fitting.fit(Large(), datamodule=Digits(root=root, batch_size=128), ckpt_path=last)
+"""
+
+
+@pytest.mark.slow
+def test_sharded_weights_train_as_whole_ones_do(tmp_path: Path, shards: Path) -> None:
+    """In two processes, continued after an epoch, with checkpoints that one process can read."""
+    (tmp_path / "sharded.py").write_text(SHARDED)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(PROJECT)}
+    for name in ("sharded", "whole"):
+        script = [sys.executable, "sharded.py", str(shards), name]
+        subprocess.run(script, cwd=tmp_path, env=environment, check=True, timeout=300)
+    assert_same_history(tmp_path / "sharded", tmp_path / "whole")
+    one, other = (
+        torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+        for name in ("sharded", "whole")
+    )
+    for name, weight in other.items():
+        torch.testing.assert_close(one[name], weight, rtol=0, atol=1e-5)

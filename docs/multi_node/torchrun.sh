@@ -5,4 +5,4 @@
 set -euo pipefail
 exec python -m torch.distributed.run --nnodes "$NODES" --node-rank "$NODE_RANK" --nproc-per-node "$PROCESSES" \
     --master-addr "$HEAD" --master-port "${PORT:-29500}" \
-    main.py "$@" --trainer.num_nodes "$NODES" --trainer.devices "$PROCESSES" --trainer.strategy ddp
+    main.py "$@" --trainer.num_nodes "$NODES" --trainer.devices "$PROCESSES"
