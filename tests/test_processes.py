@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from callbacks.prediction_store import Predictions
 from lightning_modules import MiniVGGNet
 
 PROJECT = Path(main.__file__).parent
+DIGITS = PROJECT / "experiments/quickstart_digits.yaml"
 FINE_TUNED = """
 model:
   class_path: lightning_modules.FineTuner
@@ -42,7 +45,7 @@ def command(folder: Path, processes: int, *args: str, ddp: str = "ddp") -> dict[
 
 
 def test_the_same_metrics_from_one_to_four_processes(tmp_path: Path) -> None:
-    config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml"), "--data.test_fraction", "0.2505"]
+    config = ["--config", str(DIGITS), "--data.test_fraction", "0.2505"]
     short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "6"]
     trained_by_two = command(tmp_path, 2, "fit", *config, "--name", "a", "--then", "test", *short)
     run = next(tmp_path.glob("runs/*/a"))
@@ -79,3 +82,43 @@ def test_two_processes_freeze_and_unfreeze(tmp_path: Path) -> None:
     tuned = torch.load(tmp_path / "runs/tuned/a/checkpoints/last.ckpt")["state_dict"]
     changed = [name for name in names if not torch.equal(tuned[f"net.body.{name.removeprefix('net.')}"], before[name])]
     assert changed == names
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whom", ["launcher", "all"])
+def test_two_processes_pause_after_the_same_step_and_one_goes_on(tmp_path: Path, whom: str) -> None:
+    """SIGTERM to the first process alone, as of a scheduler; ctrl + c to all, as of a terminal."""
+    flags = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--name", "a"]
+    flags += ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_epochs", "50"]
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            str(PROJECT / "main.py"),
+            "fit",
+            "--config",
+            str(DIGITS),
+            *flags,
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    run = tmp_path / "runs/quickstart_digits/a"
+    deadline = time.monotonic() + 120
+    while not (run / "history.json").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.1)
+    if whom == "all":
+        os.killpg(process.pid, signal.SIGINT)
+    else:
+        process.send_signal(signal.SIGTERM)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert printed.count("nothing is lost") == 1
+    epochs = len(json.loads((run / "history.json").read_text()))
+    assert 1 <= epochs < 50
+    command(tmp_path, 1, "fit", "--continue", str(run), "--trainer.max_epochs", str(epochs + 1), "--then", "test")
+    assert len(json.loads((run / "history.json").read_text())) == epochs + 1
