@@ -209,7 +209,7 @@ def test_what_is_no_run_or_not_yet_tested(capsys: pytest.CaptureFixture[str], mo
     Path("empty").mkdir()
     Path("empty/config.yaml").touch()
     assert "--run FOLDER" in fails(capsys, monkeypatch, "fit", *DIGITS, "--ckpt_path", "last")
-    assert "no checkpoints/last.ckpt" in fails(capsys, monkeypatch, "fit", "--run", "empty")
+    assert "has no checkpoint" in fails(capsys, monkeypatch, "fit", "--run", "empty")
 
 
 def test_a_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
