@@ -1,6 +1,8 @@
 """Small data sets with the layout of the official ones, made in a temporary folder."""
 
 import pickle
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +60,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data")
     datamodules.Digits(root=str(root)).prepare_data()
     return root
+
+
+@pytest.fixture(autouse=True)
+def signals() -> Iterator[None]:
+    """Lightning ignores ctrl + c for good once it has met one."""
+    yield
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
