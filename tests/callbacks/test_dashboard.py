@@ -223,6 +223,17 @@ def test_a_folder_that_cannot_be_written_does_not_end_the_run() -> None:
     assert (folder / "csv/metrics.csv").exists()
 
 
+def test_a_failure_in_the_middle_is_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("wandb.Run.log", full)
+    folder = fit("m", "--logger", "wandb")
+    said = [line for line in dashboard_lines(folder) if "fails" in line]
+    assert said == ["W&B fails, and gets no more of this run: [Errno 28] No space left on device"]
+    assert len(json.loads((folder / "history.json").read_text())) == 1
+
+
 def test_a_server_that_does_not_answer_is_not_waited_for(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

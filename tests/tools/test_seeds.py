@@ -66,11 +66,12 @@ def test_seeds_are_trained_once_and_tested_later(call: Callable, tmp_path: Path)
     assert call("--seeds", "1", "2", "3", "--name", "x")[1] == []
 
     os.remove(runs / "x-seed2/report/val_probabilities.h5")  # as if it had been interrupted after its last epoch
-    assert [command[1:3] for command in call("--seeds", "1", "2", "--name", "x")[1]] == [
-        ["--run", "runs/quickstart_digits/x-seed2"]
-    ]
+    trained = (runs / "x-seed2/checkpoints/last.ckpt").stat().st_mtime_ns
+    (command,) = call("--seeds", "1", "2", "--name", "x")[1]
+    assert command[3:7] == ["--name", "x-seed2", "--resume", "auto"]
     printed, commands = call("--seeds", "1", "2", "--name", "x", "--test")
-    assert [command[1] for command in commands] == ["--run", "--run"]  # tested, not trained anew
+    assert [command[3:7] for command in commands] == [["--name", f"x-seed{n}", "--resume", "auto"] for n in (1, 2)]
+    assert (runs / "x-seed2/checkpoints/last.ckpt").stat().st_mtime_ns == trained  # tested, not trained anew
     figures = json.loads((runs / "x-seeds/seeds.json").read_text())
     tested = [json.loads((runs / f"x-seed{seed}/report/metrics.json").read_text())["test/top1"] for seed in (1, 2)]
     assert [run["test/top1"] for run in figures["runs"].values()] == tested

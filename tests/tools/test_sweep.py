@@ -92,7 +92,7 @@ def test_a_grid_takes_all_combinations_once(call: Call, commands: list[Sequence[
     printed = call(*grid, *QUICK)
     wanted = list(itertools.product(["0.1", "9"], ["0.1", "0.3", "0.2"]))
     assert [tuple(command[-3::2]) for command in commands] == wanted
-    assert all(list(QUICK) == list(command[7:-4]) for command in commands)
+    assert all(list(QUICK) == list(command[9:-4]) for command in commands)
     found = results(tmp_path)
     assert [(each["state"], each["values"][DROPOUT]) for each in found] == [
         *(("complete", "0.1"), ("complete", "0.2"), ("complete", "0.3")),
