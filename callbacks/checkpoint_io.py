@@ -10,7 +10,7 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
 from callbacks.run_folder import LAST
 from callbacks.whole_file import whole_file
-from lightning_modules.tensor_file import read_tensors
+from tensor_file import read_tensors
 
 logger = logging.getLogger("litvision")
 

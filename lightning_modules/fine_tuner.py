@@ -12,7 +12,7 @@ from torch import nn
 from torch.func import functional_call
 
 from lightning_modules.base import Classifier
-from lightning_modules.tensor_file import read_tensors
+from tensor_file import read_tensors
 
 
 def body_of(net: nn.Module) -> nn.Module:

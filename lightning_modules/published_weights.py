@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision import models
 
-from lightning_modules.tensor_file import read_tensors
+from tensor_file import read_tensors
 
 REMEDY = "or name a file of weights instead (--model.weights FILE)"
 

@@ -8,7 +8,7 @@ import yaml
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_modules.base import Classifier
-from lightning_modules.tensor_file import read_tensors
+from tensor_file import read_tensors
 
 BEST = "checkpoints/best.ckpt"  # in a run's folder
 

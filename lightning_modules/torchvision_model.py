@@ -15,7 +15,7 @@ from torchvision import models
 
 from lightning_modules.base import Classifier
 from lightning_modules.published_weights import published_weights
-from lightning_modules.tensor_file import read_tensors
+from tensor_file import read_tensors
 
 logger = logging.getLogger("litvision")
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from datamodules import Digits
-from lightning_modules.tensor_file import read_tensors
+from tensor_file import read_tensors
 
 WORLD = Path(__file__).with_name("world.py")
 PROJECT = WORLD.parents[2]
