@@ -38,14 +38,13 @@ class Network(LightningModule):
 
     def on_train_start(self) -> None:
         """Give a continued run the optimizer settings it is configured with, not those that its checkpoint holds."""
-        for optimizer, fresh in zip(self._optimizers(), self._configured(), strict=True):
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
+        for optimizer, fresh in zip(optimizers, self.configured_optimizers(), strict=True):
             for group, configured in zip(optimizer.param_groups, fresh.param_groups, strict=True):
                 group.update({name: value for name, value in configured.items() if name != "params"})
 
-    def _optimizers(self) -> list[torch.optim.Optimizer]:
-        optimizers = self.optimizers(use_pl_optimizer=False)
-        return optimizers if isinstance(optimizers, list) else [optimizers]
-
-    def _configured(self) -> list[torch.optim.Optimizer]:
+    def configured_optimizers(self) -> list[torch.optim.Optimizer]:
+        """New ones, as many as there are."""
         configured = self.configure_optimizers()
         return list(configured) if isinstance(configured, (list, tuple)) else [configured]
