@@ -59,20 +59,30 @@ def tested_pictures(run: Path, rows: Sequence[int], split: str) -> np.ndarray:
         FileNotFoundError: they are not packed there.
         ValueError: others are.
     """
+    data = data_of(run)
+    if data.checksum_of("test") != split:
+        raise ValueError(f"{data.folder} holds other pictures than {run} was tested on; test it again")
+    return data.splits["test"].__getitems__(rows)[0].numpy()
+
+
+def data_of(run: Path) -> ImageDataModule:
+    """The packed data set that a run's configuration names.
+
+    Raises:
+        FileNotFoundError: it is not packed there.
+    """
     settings = yaml.safe_load(run_folder.config_of(run).read_text(encoding="utf-8"))["data"]
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
     data = parser.instantiate_classes(parser.parse_object({"data": settings})).data
     if not (data.folder / MANIFEST).exists():
         raise FileNotFoundError(
-            f"{data.folder} is not there, which holds the pictures that {run} was tested on; a root that is relative "
-            f"counts from the working folder, and main.py test --run {run} packs them again"
+            f"{data.folder} is not there, which holds the pictures of {run}; a root that is relative "
+            f"counts from the working folder, and main.py with --run {run} packs them again"
         )
     data.prepare_data()
     data.setup("test")
-    if data.checksum_of("test") != split:
-        raise ValueError(f"{data.folder} holds other pictures than {run} was tested on; test it again")
-    return data.splits["test"].__getitems__(rows)[0].numpy()
+    return data
 
 
 def draw(
