@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from synthesis.backbone import Backbone, refuse_too_little_memory
 from synthesis.networks import NetworkSettings
+from synthesis.step import Step
 from synthesis.tiles import ALIGNMENT, check, shifts, tiles
 
 BORDER = 2  # outermost activations that do not count: padding decides them
@@ -52,15 +53,6 @@ class DreamSettings:
     tile: int = 0
     seed_everything: int = 42
     ranges: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Iteration:
-    """The picture ``(1, 3, H, W)``, -1 to 1 and beyond, after a step, and the loss before it."""
-
-    octave: int
-    loss: float
-    image: Tensor
 
 
 def octave_sizes(height: int, width: int, octaves: int, scale: float) -> list[tuple[int, int]]:
@@ -117,25 +109,27 @@ class Dream:
         self.shapes = [self._checked(*size) for size in self.sizes]
         self.generator = torch.Generator().manual_seed(settings.seed_everything)
 
-    def __iter__(self) -> Iterator[Iteration]:
-        """Octave by octave; an octave's last image, after which detail is put back, is the next one's first."""
-        shrunk = resized(self.original, self.sizes[0])
-        image = shrunk
+    def __iter__(self) -> Iterator[Step]:
+        """Octave by octave, the loss being that before the step; detail is put back at the end of each octave."""
+        settings, number = self.settings, 0
+        image = shrunk = resized(self.original, self.sizes[0])
         for octave, size in enumerate(self.sizes):
-            image = resized(image, size)
             here = resized(self.original, size)
             detail = here - resized(shrunk, size)  # what the smaller octave could not show
-            for number in range(1, self.settings.iterations + 1):
+            image, shrunk = resized(image, size), here
+            for left in reversed(range(settings.iterations)):
                 loss, gradient = self.gradient(image, octave)
-                ends = self.settings.max_loss is not None and loss > self.settings.max_loss
-                if not ends:
-                    image = ascended(image, gradient, self.settings.step)
-                if ends or number == self.settings.iterations:
+                ends = left == 0
+                if settings.max_loss is not None and loss > settings.max_loss:
+                    ends = True
+                else:
+                    image = ascended(image, gradient, settings.step)
+                if ends:
                     image = image + detail
-                yield Iteration(octave, loss, image)
+                number += 1
+                yield Step(number, octave + 1, {"loss": loss}, 127.5 * (image + 1))
                 if ends:
                     break
-            shrunk = here
 
     def gradient(self, image: Tensor, octave: int) -> tuple[float, Tensor]:
         """The loss of an image ``(1, 3, H, W)``, -1..1, and its gradient; of tiles, the loss is their weighted mean."""

@@ -22,7 +22,7 @@ class NetworkSettings:
         architecture: name of a torchvision classifier, like vgg19.
         weights: DEFAULT or another of torchvision's names, which are downloaded; or the path of a file with a state
             dict of the network. Without them the weights are random, and follow from the seed.
-        checkpoint: a run's folder, a checkpoint or a .safetensors file, instead of an architecture.
+        checkpoint: a run's folder, a checkpoint or a .safetensors file; it takes the place of architecture and weights.
         average_pools: whether each layer of maximum pooling averages instead (Gatys et al., section 2).
     """
 
@@ -36,12 +36,12 @@ def backbone_of(settings: NetworkSettings) -> Backbone:
     """The network that the settings name, with its own normalisation.
 
     Raises:
-        ValueError: they name none or two, or the weights are damaged or of another network.
+        ValueError: they name none, or the weights are damaged or of another network.
         FileNotFoundError: there is no such file.
         ConnectionError: weights cannot be downloaded.
     """
-    if (settings.architecture is None) == (settings.checkpoint is None):
-        raise ValueError("name a network by --network.architecture or by --network.checkpoint, and not by both")
+    if settings.architecture is None and settings.checkpoint is None:
+        raise ValueError("name a network, by --network.checkpoint or by --network.architecture")
     if settings.checkpoint is not None:
         network, preprocessing = saved_network(settings.checkpoint)
         shift, scale = preprocessing["shift"], preprocessing["scale"]

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from synthesis.backbone import Backbone, refuse_too_little_memory
 from synthesis.networks import NetworkSettings
+from synthesis.step import Step
 
 EVALUATIONS = 20  # of loss and gradient in an iteration, at most
 HISTORY = 10  # gradients that L-BFGS remembers, as many as SciPy's does
@@ -62,19 +63,6 @@ class StyleSettings:
     ranges: list[str] = field(default_factory=list)
 
 
-@dataclass(frozen=True)
-class Iteration:
-    """The picture ``(1, 3, H, W)``, 0..255 and beyond, after an iteration, and its loss: each term, weighted."""
-
-    terms: dict[str, float]
-    pixels: Tensor
-
-    @property
-    def loss(self) -> float:
-        """The sum of the terms."""
-        return sum(self.terms.values())
-
-
 def gram(features: Tensor) -> Tensor:
     """Products of channels ``(C, C)``, summed over the positions of a map ``(1, C, h, w)``."""
     vectors = features.flatten(2)[0]
@@ -118,7 +106,7 @@ class StyleTransfer:
                 for name, each in style_maps.items()
             }
 
-    def __iter__(self) -> Iterator[Iteration]:
+    def __iter__(self) -> Iterator[Step]:
         """The start, then one iteration of L-BFGS after the other."""
         settings = self.settings
         pixels = self._start().requires_grad_()
@@ -138,10 +126,10 @@ class StyleTransfer:
             loss.backward()
             return loss
 
-        yield self._iteration(pixels)
-        for _ in range(settings.iterations):
+        yield self._step(0, pixels)
+        for number in range(1, settings.iterations + 1):
             optimizer.step(closure)
-            yield self._iteration(pixels)
+            yield self._step(number, pixels)
 
     def terms(self, pixels: Tensor) -> dict[str, Tensor]:
         """Content, style and variation of an image ``(1, 3, H, W)``, 0..255, each times its weight."""
@@ -173,9 +161,10 @@ class StyleTransfer:
         return 255 * torch.rand(self.content.shape, generator=generator).to(self.content.device)
 
     @torch.no_grad()
-    def _iteration(self, pixels: Tensor) -> Iteration:
+    def _step(self, number: int, pixels: Tensor) -> Step:
         terms = {name: term.item() for name, term in self.terms(pixels).items()}
-        return Iteration(terms, pixels.detach().clone())
+        shown = with_colours_of(self.content, pixels) if self.settings.keep_colours else pixels.clone()
+        return Step(number, 1, terms, shown)
 
 
 def with_colours_of(content: Tensor, pixels: Tensor) -> Tensor:
