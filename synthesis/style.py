@@ -156,7 +156,7 @@ class StyleTransfer:
 
     def _start(self) -> Tensor:
         if self.settings.start == "content":
-            return self.content.clone()
+            return self.content.clone(memory_format=torch.contiguous_format)  # as L-BFGS needs it
         generator = torch.Generator().manual_seed(self.settings.seed_everything)
         return 255 * torch.rand(self.content.shape, generator=generator).to(self.content.device)
 

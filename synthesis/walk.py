@@ -61,8 +61,11 @@ def draw(
 
 
 def caption(number: int, values: Mapping[str, Any]) -> str:
-    """A line for the number and for each value, with the last two parts of its key."""
-    return "\n".join([f"#{number:02d}", *(f"{value} {'.'.join(key.split('.')[-2:])}" for key, value in values.items())])
+    """A line for the number and for each value, without the layers that are left out."""
+    shown = {
+        key: value for key, value in values.items() if not (key.partition(".")[0].endswith("layers") and value == 0)
+    }
+    return "\n".join([f"#{number:02d}", *(f"{value} {key.partition('.')[2] or key}" for key, value in shown.items())])
 
 
 def _value(values: Values, chance: random.Random) -> Any:
