@@ -97,8 +97,8 @@ def _write_losses(folder: Path, records: list[Step]) -> None:
     lines = [{"iteration": s.number, "octave": s.octave, "loss": s.loss, **s.losses} for s in records]
     text = ",\n ".join(json.dumps(line) for line in lines)
     (folder / LOSSES).write_text(f"[{text}]\n", encoding="utf-8")
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(6, 3.6))
+    axes = figure.add_axes((0.13, 0.14, 0.84, 0.82))
     axes.plot([s.number for s in records], [s.loss for s in records], color="black", linewidth=2, label="loss")
     for name in records[0].losses if len(records[0].losses) > 1 else ():
         axes.plot([s.number for s in records], [s.losses[name] for s in records], linewidth=1, label=name)
