@@ -80,9 +80,8 @@ def main() -> None:
             if number:
                 clock[key].append(time.perf_counter() - began)
                 cpu[key].append(time.process_time() - began_cpu)
-    print(
-        f"\n## DeepDream and style transfer\n\n`python benchmarks/synthesis.py`, commit {abbreviated(commit(Path(__file__).parent))}."
-    )
+    print("\n## DeepDream and style transfer\n")
+    print(f"`python benchmarks/synthesis.py`, commit {abbreviated(commit(Path(__file__).parent))}.")
     print(f"{hardware(torch.device('cpu'))}, torch {torch.__version__}.")
     print(f"Median (range) of {arguments.rounds} rounds, taken in turns.\n")
     print("| task | network | picture | seconds | CPU seconds |\n| --- | --- | --- | --- | --- |")
