@@ -4,7 +4,7 @@ import difflib
 import re
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -103,7 +103,10 @@ def pixels_of(file: str, size: int | None) -> Tensor:
 
 def _settings(kind: type[Settings], command: Namespace) -> Settings:
     values = {field.name: command[field.name] for field in fields(kind)}
-    return kind(**{**values, "network": NetworkSettings(**vars(command.network))})
+    network = NetworkSettings(**vars(command.network))
+    if network.checkpoint is not None:
+        network = replace(network, architecture=None, weights=None)
+    return kind(**{**values, "network": network})
 
 
 def _make(

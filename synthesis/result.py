@@ -19,7 +19,7 @@ from synthesis.step import Step
 from synthesis.style import StyleSettings
 
 PICTURE, LOSSES, CURVES, SETTINGS = "picture.png", "losses.json", "losses.png", "settings.yaml"
-WIDE = 100  # curves whose greatest value is so many times the least are drawn logarithmically
+WIDE = 30  # curves whose greatest value is so many times the least are drawn logarithmically
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def _write_losses(folder: Path, records: list[Step]) -> None:
     text = ",\n ".join(json.dumps(line) for line in lines)
     (folder / LOSSES).write_text(f"[{text}]\n", encoding="utf-8")
     figure = Figure(figsize=(6, 3.6))
-    axes = figure.add_axes((0.13, 0.14, 0.84, 0.82))
+    axes = figure.add_axes((0.13, 0.14, 0.84, 0.79))
     axes.plot([s.number for s in records], [s.loss for s in records], color="black", linewidth=2, label="loss")
     for name in records[0].losses if len(records[0].losses) > 1 else ():
         axes.plot([s.number for s in records], [s.losses[name] for s in records], linewidth=1, label=name)

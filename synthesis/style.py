@@ -6,6 +6,7 @@ variation as in Chollet's Keras example of it.
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 import torch
@@ -38,7 +39,7 @@ class StyleSettings:
         style_size: the same of the style; that of the content, if none is given.
         start: from the content, or from noise.
         keep_colours: whether only the brightness changes.
-        iterations: of up to 20 evaluations of the loss each.
+        iterations: of 20 evaluations of the loss each, and those that end a line search.
         line_search: strong_wolfe, which keeps the loss from rising, or none, which takes fewer evaluations.
         seed_everything: of random weights, noise and --walk.
         ranges: what --walk draws from: KEY=LOW:HIGH, KEY=log:LOW:HIGH or KEY=A,B,C; style_layers.NAME is a share.
@@ -120,15 +121,19 @@ class StyleTransfer:
             line_search_fn="strong_wolfe" if settings.line_search == "strong_wolfe" else None,
         )
 
-        def closure() -> Tensor:
+        def closure(factor: float = 1.0) -> Tensor:
             optimizer.zero_grad()
-            loss = torch.stack(list(self.terms(pixels).values())).sum()
+            loss = factor * torch.stack(list(self.terms(pixels).values())).sum()
             loss.backward()
             return loss
 
+        closure()
+        slope = pixels.grad.abs().mean().item()
+        scaled = partial(closure, 1 / slope if slope > 0 else 1.0)  # L-BFGS of torch takes small slopes for flat ones
+
         yield self._step(0, pixels)
         for number in range(1, settings.iterations + 1):
-            optimizer.step(closure)
+            optimizer.step(scaled)
             yield self._step(number, pixels)
 
     def terms(self, pixels: Tensor) -> dict[str, Tensor]:

@@ -95,6 +95,14 @@ def test_the_loss_falls(start: str, search: str) -> None:
     assert (done[0].losses["content"] == 0) == (start == "content")
 
 
+def test_all_weights_times_a_number_change_nothing() -> None:
+    settings = replace(SETTINGS, style_weight=1e4, variation_weight=1e-5, iterations=3)
+    small = replace(settings, content_weight=1e-9, style_weight=1e-5, variation_weight=1e-14)
+    *_, last = transfer(settings, picture(1), picture(2))
+    *_, of_small = transfer(small, picture(1), picture(2))
+    assert of_small.loss == pytest.approx(1e-9 * last.loss, rel=0.1)
+
+
 def test_a_start_from_noise_follows_from_the_seed() -> None:
     first, again, other = (
         next(iter(transfer(replace(SETTINGS, start="noise", seed_everything=seed), picture(1), picture(2)))).pixels
