@@ -1,6 +1,6 @@
 """What an iteration of DeepDream costs, and an evaluation of style transfer, of which an iteration has up to 20.
 
-    OMP_NUM_THREADS=1 python benchmarks/synthesis.py --rounds 9 >> benchmarks/RESULTS.md
+    OMP_NUM_THREADS=1 python benchmarks/synthesis.py --rounds 9
 
 Sides take turns, and a first round only warms up. Weights are random: they do not change the time. Seconds of the CPU
 stand beside those of the clock, because they change little where other work runs beside.
@@ -80,7 +80,6 @@ def main() -> None:
             if number:
                 clock[key].append(time.perf_counter() - began)
                 cpu[key].append(time.process_time() - began_cpu)
-    print("\n## DeepDream and style transfer\n")
     print(f"`python benchmarks/synthesis.py`, commit {abbreviated(commit(Path(__file__).parent))}.")
     print(f"{hardware(torch.device('cpu'))}, torch {torch.__version__}.")
     print(f"Median (range) of {arguments.rounds} rounds, taken in turns.\n")
