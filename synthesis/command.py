@@ -132,7 +132,10 @@ def _walk(
     folder = new_folder(Path(command.out))
     made = []
     for number, (each, _) in enumerate(drawn, start=1):
-        made.append(_make(each, steps_of, command, folder / f"{number:02d}")[0])
+        try:
+            made.append(_make(each, steps_of, command, folder / f"{number:02d}")[0])
+        except ValueError as error:
+            raise ValueError(f"draw {number}: {error}") from error
     sheet = folder / "sheet.png"
     draw_sheet(made, [title for _, title in drawn], f"{command.walk} draws, seed {settings.seed_everything}", sheet)
     print(f"{sheet}: one of them again, with changes: --config {folder}/NUMBER/settings.yaml")

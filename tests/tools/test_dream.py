@@ -145,6 +145,7 @@ def test_draws_lie_in_their_ranges() -> None:
         (["--walk", "2", "--ranges", "[]"], "the settings have none"),
         (["--walk", "2", "--ranges", "[stp=1:2]"], "ranges: stp is no setting with values; near are step"),
         (["--walk", "2", "--ranges", '["octaves=a,b"]'], "octaves: Expected a <class 'int'>"),
+        (["--walk", "1", "--ranges", "[octaves=8:9]"], "draw 1: "),
         (["--walk", "-1"], "at least 0"),
         (["--out", "full"], "full holds something already"),
         (["--network.checkpoint", "text.png"], "text.png is damaged, or is not a checkpoint"),
