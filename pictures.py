@@ -16,8 +16,8 @@ from datamodules.pack import fit
 from datamodules.shards import MANIFEST
 
 
-def picture(source: Path | bytes, size: int) -> np.ndarray:
-    """A picture file or its bytes as data sets store it, uint8 RGB ``(size, size, 3)``.
+def picture(source: Path | bytes, size: int | None) -> np.ndarray:
+    """A picture file or its bytes as data sets store it, uint8 RGB ``(size, size, 3)``; without a size, ``(H, W, 3)``.
 
     Raises:
         ValueError: it cannot be read; says why.
@@ -97,7 +97,9 @@ def draw(
         raise FileNotFoundError(f"the folder {out.parent} is not there; make it, or write {out.name} elsewhere")
     columns = columns or int(np.ceil(np.sqrt(len(images))))
     lines = -(-len(images) // columns)
-    figure = Figure(figsize=(1.6 * columns, 1.8 * lines + 0.6), layout="constrained")
+    longest = max((len(title.splitlines()) for title in titles), default=0)
+    height = 1.8 + 0.13 * max(0, longest - 2)  # inches of a picture with its title, of which two lines are the rule
+    figure = Figure(figsize=(1.6 * columns, height * lines + 0.6), layout="constrained")
     figure.suptitle(heading)
     for number, (image, title) in enumerate(zip(images, titles, strict=True), start=1):
         axes = figure.add_subplot(lines, columns, number)
