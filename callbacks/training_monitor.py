@@ -191,8 +191,12 @@ def draw(history: list[Record], path: Path, changes: Sequence[float] = ()) -> No
     scores.set_title(score.title)
     scores.set_ylabel(score.unit)
     if rate_varied:
-        rate[0].plot(*curve(history, "lr"), color=BEST)
-        rate[0].set_yscale("log")
+        epochs, rates = curve(history, "lr")
+        rate[0].plot(epochs, rates, color=BEST)
+        if max(rates) > 10 * min(rates):
+            rate[0].set_yscale("log")
+        else:  # a logarithmic scale within a decade has long numbers
+            rate[0].ticklabel_format(axis="y", style="scientific", scilimits=(0, 0))
         rate[0].set_title("Learning rate")
     for axes in figure.axes:
         axes.set_xlabel("epoch")
