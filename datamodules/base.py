@@ -91,7 +91,7 @@ class ImageDataModule(LightningDataModule):
     url: str = ""
     checksum: str = ""
     default_encoding: Encoding = "raw"
-    channels = 3  # C of the images that reach the network
+    image_channels = 3  # C of what reaches the network
     windows: Windows | None = None  # what packing cuts out of a picture; a picture is one row without them
 
     def __init__(

@@ -91,7 +91,7 @@ class PhotographPairs(ImageDataModule):
             resident=resident,
             num_workers=num_workers,
         )
-        self.upscale_factor, self.colour, self.channels = upscale_factor, colour, CHANNELS[colour]
+        self.upscale_factor, self.colour, self.image_channels = upscale_factor, colour, CHANNELS[colour]
         self.windows_per_photograph = windows_per_photograph
         self.windows = PairWindows(upscale_factor, colour, windows_per_photograph, split_seed)
 
@@ -123,7 +123,14 @@ class PhotographPairs(ImageDataModule):
     @property
     def preprocessing(self) -> dict[str, Any]:
         """What a network needs to know of its inputs besides its weights."""
-        return {"upscale_factor": self.upscale_factor, "colour": self.colour, "packed_set": self.folder.name}
+        return {
+            "classes": [],
+            "input_size": self.input_size,
+            "image_channels": self.image_channels,
+            "upscale_factor": self.upscale_factor,
+            "colour": self.colour,
+            "packed_set": self.folder.name,
+        }
 
     def read_classes(self, raw: Path) -> list[str]:
         """The photographs that are large enough, in the order of their names."""
@@ -171,7 +178,7 @@ class PhotographPairs(ImageDataModule):
         if pairs.dtype == torch.int64:  # rows of pictures that are on the device
             pairs = self._resident_split(pairs.device)[0][rows]
         planes = pairs.permute(0, 3, 1, 2).float().div_(255).to(self.trainer.lightning_module.dtype)
-        interpolated, originals = planes.split(self.channels, dim=1)
+        interpolated, originals = planes.split(self.image_channels, dim=1)
         return interpolated, originals
 
     @property
