@@ -138,5 +138,5 @@ def quality(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
     """PSNR in dB, infinite where both are the same, and SSIM (Wang et al. 2004) on the scale 0 .. 255."""
     error = np.mean((found - expected) ** 2)
     psnr = float(10 * np.log10(255**2 / error)) if error else float("inf")
-    both = (torch.from_numpy(values)[None, None] for values in (found, expected))
+    both = (torch.from_numpy(values).float()[None, None] for values in (found, expected))  # float64 is slow there
     return psnr, float(structural_similarity_index_measure(*both, data_range=255.0, kernel_size=SSIM_WINDOW))

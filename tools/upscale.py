@@ -165,7 +165,7 @@ def run(arguments: argparse.Namespace) -> list[str]:
 def main() -> None:
     """Tell by the exit code whether every picture could be enlarged."""
     top = parser()
-    arguments = top.parse_args()
+    arguments = top.parse_intermixed_args()  # PICTURES may come after an option
     if arguments.tile < 1:
         top.error("--tile must be at least 1")
     if not arguments.pictures and not arguments.evaluate:
