@@ -1,13 +1,19 @@
 """PSNR and SSIM of a split: against the formulas, whatever the batches."""
 
+import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
+from pytorch_lightning import Trainer
 from torch import Tensor
 
 from callbacks import EnlargementQuality
+from datamodules import PhotographPairs
+from lightning_modules import SRCNN
 
 
 def batches_of(sizes: tuple[int, ...], channels: int) -> list[dict[str, Tensor]]:
@@ -71,3 +77,27 @@ def test_metrics_follow_the_formulas_in_batches_of_any_sizes(stage: str, channel
 
 def test_a_sanity_check_logs_nothing() -> None:
     assert logged(batches_of((2,), 1), sanity_checking=True) == {}
+
+
+def test_two_processes_measure_what_one_does(tmp_path: Path) -> None:
+    (tmp_path / "photographs").mkdir()
+    for number in range(6):
+        values = np.random.default_rng(number).integers(0, 256, (5, 7), np.uint8)
+        Image.fromarray(values).resize((80, 61)).save(tmp_path / f"photographs/{number}.png")
+    found = []
+    for processes in (1, 2):
+        torch.manual_seed(0)
+        data = PhotographPairs(str(tmp_path), str(tmp_path / "photographs"), colour="luminance", batch_size=5)
+        settings = {"logger": False, "enable_progress_bar": False, "use_distributed_sampler": False}
+        trainer = Trainer(
+            accelerator="cpu",
+            devices=processes,
+            strategy="ddp_fork" if processes > 1 else "auto",
+            default_root_dir=tmp_path / str(processes),
+            callbacks=[EnlargementQuality()],
+            **settings,
+        )
+        trainer.test(SRCNN(1), datamodule=data, verbose=False)
+        found.append(json.loads((tmp_path / str(processes) / "report/metrics.json").read_text()))
+    assert found[0]["samples"] == 4 * 2  # windows of the one photograph that tests: 5 and 3 in a batch
+    assert found[1] == pytest.approx(found[0], rel=1e-5)
