@@ -64,6 +64,18 @@ class SRCNN(Network):
         """The part of ``(B, C, H, W)`` that the output shows."""
         return images[..., self.border : -self.border, self.border : -self.border]
 
+    def on_fit_start(self) -> None:
+        """Refuse data that are no pairs.
+
+        Raises:
+            ValueError: says which are.
+        """
+        if not hasattr(self.trainer.datamodule, "upscale_factor"):
+            name = type(self.trainer.datamodule).__name__
+            raise ValueError(
+                f"SRCNN learns from pairs of windows, which {name} has not; take datamodules.PhotographPairs"
+            )
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One group of all parameters."""
         return self.optimizer(self.parameters())

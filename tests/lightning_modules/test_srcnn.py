@@ -1,10 +1,14 @@
 """SRCNN: the published layers, the right part of the picture, and a network that learns."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import Trainer
 from torch import nn
 
+from datamodules import Digits
 from lightning_modules import SRCNN
 
 
@@ -78,3 +82,10 @@ def test_it_learns_to_sharpen() -> None:
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.8 * before
+
+
+def test_pictures_without_a_pair_are_refused(shards: Path, tmp_path: Path) -> None:
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_checkpointing": False}
+    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, use_distributed_sampler=False, **quiet)
+    with pytest.raises(ValueError, match=r"which Digits has not; take datamodules\.PhotographPairs"):
+        trainer.fit(SRCNN(3), datamodule=Digits(root=str(shards)))

@@ -103,6 +103,17 @@ def test_colours_are_what_the_network_gives_over_reflected_edges() -> None:
     assert np.abs(np.asarray(sharper) - expected).max() <= 0.501
 
 
+def test_a_network_of_luminance_sees_the_luminance() -> None:
+    sharper, interpolated = upscaler().enlarge(photograph(31, 24))
+    colours = torch.tensor(np.asarray(interpolated)).double()
+    luma = (0.299 * colours[..., 0] + 0.587 * colours[..., 1] + 0.114 * colours[..., 2])[None, None]  # BT.601
+    with torch.no_grad():
+        network = upscaler().network.double()
+        difference = 255 * network(F.pad(luma, (6,) * 4, mode="reflect") / 255) - luma
+    expected = (colours + difference[0].permute(1, 2, 0)).clamp(0, 255).numpy()
+    assert np.abs(np.asarray(sharper) - expected).max() <= 0.501
+
+
 def test_a_network_of_luminance_leaves_the_colours() -> None:
     network = identity()
     network.net[4].bias.data[:] = 20 / 255  # all becomes brighter
