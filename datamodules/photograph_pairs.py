@@ -37,7 +37,7 @@ class PhotographPairs(ImageDataModule):
         source: folder of the photographs, with all below it.
         upscale_factor: 2, 3 or 4.
         colour: ``rgb``, or ``luminance``: the Y of BT.601, full range.
-        windows_per_photograph: at most so many of each, drawn at random; all of a photograph of 340x256 are 374.
+        windows_per_photograph: at most so many of each, drawn at random; all of a photograph of 340x256 are 352.
         val_fraction: share of the photographs that validate.
         test_fraction: share of the photographs that test.
         split_seed: of the splits, the stored order of the photographs and the choice of windows.
