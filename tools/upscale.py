@@ -77,8 +77,6 @@ def held_out(run: Path, upscaler: Upscaler) -> list[str]:
     data = data_of(run)
     if not isinstance(data, PhotographPairs) or data.folder.name != upscaler.packed_set:
         raise ValueError(f"{run} was not trained on the photographs that its configuration names; name PICTURES")
-    data.prepare_data()
-    data.setup("test")
     return [str(path) for path in data.photographs("test")]
 
 
