@@ -47,7 +47,8 @@ class CLI(LightningCLI):
         """The dashboards' flag; what the data decide is never typed twice."""
         known = "dashboards of the run: wandb, tensorboard or csv; several with commas between them"
         parser.add_argument("--logger", type=str, default="", help=known)
-        for data, model in (("num_classes", "num_classes"), ("input_size", "image_size")):
+        links = {"num_classes": "num_classes", "input_size": "image_size", "image_channels": "image_channels"}
+        for data, model in links.items():
             parser.link_arguments(f"data.{data}", f"model.init_args.{model}", apply_on="instantiate")
 
     def instantiate_trainer(self) -> Trainer:

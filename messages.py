@@ -69,9 +69,13 @@ def quieten() -> logging.Logger:
     return log
 
 
-def message(error: Exception) -> str:
-    """The error's text without what only a developer of the libraries needs."""
-    text = _of_the_system(error) or str(error) or repr(error)
+def message(error: Exception, memory: str = MEMORY) -> str:
+    """The error's text without what only a developer of the libraries needs.
+
+    Args:
+        memory: what to do where it is not enough.
+    """
+    text = _of_the_system(error, memory) or str(error) or repr(error)
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     if "Original Traceback" in text:  # raised in a worker process, with its traceback as the text
         lines = [re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])]
@@ -89,7 +93,7 @@ def message(error: Exception) -> str:
     return "\n".join(["error: " + told[0][:MAX_WIDTH], *("  " + line[:MAX_WIDTH] for line in told[1:])])
 
 
-def _of_the_system(error: Exception) -> str | None:
+def _of_the_system(error: Exception, memory: str) -> str | None:
     """What a full disk, too little memory or the end of a loader process means; None for other errors."""
     text = str(error)
     if isinstance(error, OSError) and error.errno in DISK:
@@ -102,7 +106,7 @@ def _of_the_system(error: Exception) -> str | None:
         or "can't allocate memory" in text
     ):
         wanted = re.search(r"(allocate|allocated) ([\d.]+ \w+)", text)
-        return f"memory is not enough{f' for {wanted[2]} more' if wanted else ''}; {MEMORY}"
+        return f"memory is not enough{f' for {wanted[2]} more' if wanted else ''}; {memory}"
     ends = r"DataLoader worker \(pid\S* ([\d, ]+)\) (?:is killed by signal: (\w+ ?\w*)|exited)"
     if ended := re.search(ends, f"{error.__cause__} {text}"):  # the cause may know the signal
         return f"loader process {ended[1]} {_what_killed(ended[2])}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from pytorch_lightning.cli import LightningArgumentParser
 
 from callbacks import run_folder
@@ -25,6 +25,25 @@ def picture(source: Path | bytes, size: int | None) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
             return fit(image, size)
+    except UnidentifiedImageError:
+        raise ValueError("it is no picture, or of an unknown format") from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(getattr(error, "strerror", None) or str(error)) from error
+
+
+def opened(path: Path) -> Image.Image:
+    """A picture file at its own size: upright, 8 bits a channel, grey or RGB (L, RGB), with alpha if any (LA, RGBA).
+
+    Raises:
+        ValueError: it cannot be read, or has more than 8 bits; says why.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in image.tile):
+                raise ValueError("it has more than 8 bits a channel, which would be lost; save it with 8 bits")
+            image = ImageOps.exif_transpose(image)
+            mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+            return image.convert((mode + "A") if image.has_transparency_data else mode)
     except UnidentifiedImageError:
         raise ValueError("it is no picture, or of an unknown format") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

@@ -9,6 +9,7 @@ from callbacks.compile import Compile
 from callbacks.cosine_decay import CosineDecay
 from callbacks.dashboard import Dashboard
 from callbacks.ema import EMA
+from callbacks.enlargement_quality import EnlargementQuality
 from callbacks.epoch_means import EpochMeans
 from callbacks.every_run import with_those_of_every_run
 from callbacks.finite_loss import FiniteLoss
@@ -39,6 +40,7 @@ __all__ = [
     "Compile",
     "CosineDecay",
     "Dashboard",
+    "EnlargementQuality",
     "EpochMeans",
     "FiniteLoss",
     "InverseTimeDecay",

@@ -9,6 +9,7 @@ from datamodules.flowers17 import Flowers17
 from datamodules.image_folder import ImageFolder
 from datamodules.keras_affine import KerasAffine
 from datamodules.mnist import MNIST
+from datamodules.photograph_pairs import PhotographPairs
 from datamodules.tiny_imagenet import TinyImageNet
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "ImageDataModule",
     "ImageFolder",
     "KerasAffine",
+    "PhotographPairs",
     "TinyImageNet",
 ]

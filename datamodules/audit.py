@@ -45,16 +45,22 @@ def audit(folder: Path) -> Iterator[str]:
 def _checks(folder: Path, manifest: Manifest) -> list[Callable[[], Iterator[str]]]:
     """One for each file."""
     size, classes = manifest.recipe.get("image_size"), len(manifest.classes)
+    shape = (size, size, channels_of(manifest)) if size else None
     statistics = partial(_mean_image, folder / manifest.statistics.file, manifest.channel_mean)
     return [
         partial(_file, folder / manifest.statistics.file, manifest.statistics, statistics),
         *(
-            partial(_file, path, shard, partial(_rows, path, shard.rows, classes, size))
+            partial(_file, path, shard, partial(_rows, path, shard.rows, classes, shape))
             for shards in manifest.splits.values()
             for shard in shards
             for path in [folder / shard.file]
         ),
     ]
+
+
+def channels_of(manifest: Manifest) -> int:
+    """C of the stored pictures: three, unless the recipe has another number."""
+    return manifest.recipe.get("channels", 3)
 
 
 def _collect(check: Callable[[], Iterator[str]]) -> list[str]:
@@ -66,8 +72,8 @@ def _manifest(manifest: Manifest) -> Iterator[str]:
     if len(set(manifest.classes)) < len(manifest.classes):
         yield "the manifest names a class twice"
     for name, values in (("channel_mean", manifest.channel_mean), ("channel_std", manifest.channel_std)):
-        if len(values) != 3 or not all(0 <= value <= 255 for value in values):
-            yield f"the manifest's {name} is {values}, not three numbers from 0 to 255"
+        if len(values) != channels_of(manifest) or not all(0 <= value <= 255 for value in values):
+            yield f"the manifest's {name} is {values}, not {channels_of(manifest)} numbers from 0 to 255"
     for split in {"train", "val", "test"} - manifest.splits.keys():
         yield f"the manifest has no {split} split"
     rows = sum(shard.rows for shard in manifest.splits.get("train", []))
@@ -99,7 +105,7 @@ def _mean_image(path: Path, channel_mean: list[float]) -> Iterator[str]:
         yield f"{path} has a mean image with the channel means {channels}, but the manifest has {channel_mean}"
 
 
-def _rows(path: Path, rows: int | None, classes: int | None, size: int | None) -> Iterator[str]:
+def _rows(path: Path, rows: int | None, classes: int | None, expected: tuple[int, int, int] | None) -> Iterator[str]:
     """What is wrong in a shard, row by row; what is expected may be unknown."""
     try:
         with h5py.File(path, "r", locking=False) as file:
@@ -109,8 +115,8 @@ def _rows(path: Path, rows: int | None, classes: int | None, size: int | None) -
                 shape = tuple(file["images"].attrs["picture_shape"].tolist())
             else:
                 shape = arrays["images"].shape[1:]
-        if size and shape != (size, size, 3):
-            yield f"{path} holds pictures of the shape {shape}, not {(size, size, 3)}"
+        if expected and shape != expected:
+            yield f"{path} holds pictures of the shape {shape}, not {expected}"
         counts = {name: len(array) for name, array in arrays.items() if name != "images"}
         if "offsets" in arrays:
             counts["offsets"] -= 1

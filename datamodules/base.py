@@ -30,7 +30,7 @@ from datamodules.loader import Batch, BatchLoader
 from datamodules.lock import one_at_a_time
 from datamodules.memory import free_memory
 from datamodules.normalization import Kind, Normalization
-from datamodules.pack import Samples, fingerprint, pack
+from datamodules.pack import Samples, Windows, fingerprint, pack
 from datamodules.resident import RowsOnly, copied
 from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys, equal_shares
 from datamodules.shards import FORMAT_VERSION, MANIFEST, Manifest, ShardDataset, remedy, verify
@@ -91,6 +91,8 @@ class ImageDataModule(LightningDataModule):
     url: str = ""
     checksum: str = ""
     default_encoding: Encoding = "raw"
+    image_channels = 3  # C of what reaches the network
+    windows: Windows | None = None  # what packing cuts out of a picture; a picture is one row without them
 
     def __init__(
         self,
@@ -226,6 +228,7 @@ class ImageDataModule(LightningDataModule):
                     encoding=self.encoding,
                     jpeg_quality=self.jpeg_quality,
                     skip_broken=self.skip_broken,
+                    windows=self.windows,
                 )
         manifest = self._manifest()
         if self.source and (raw := self._find_raw()) and self._fingerprint(raw) != manifest.source_files:

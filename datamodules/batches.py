@@ -24,13 +24,13 @@ class Pictures(Protocol):
     def gather(self, keys: np.ndarray) -> tuple[Sources, np.ndarray]:
         """Where the pictures of these keys ``(B,)`` lie, and their labels ``(B,)``.
 
-        Each source is an array uint8 ``(N, H, W, 3)``, which rows of it are meant, and their places in the batch.
+        Each source is an array uint8 ``(N, H, W, C)``, which rows of it are meant, and their places in the batch.
         """
         ...
 
 
 class Batches(Dataset):
-    """Batches ``(images, labels, keys)``; images uint8 ``(B, h, w, 3)``, or normalised float32 ``(B, 3, h, w)``.
+    """Batches ``(images, labels, keys)``; images uint8 ``(B, h, w, C)``, or normalised float32 ``(B, C, h, w)``.
 
     Args:
         pictures: the samples.
@@ -63,7 +63,7 @@ class Batches(Dataset):
         """The batch of these keys."""
         keys = np.asarray(keys, np.int64)
         sources, labels = self.pictures.gather(keys)
-        batch = self._buffer(len(keys), np.uint8 if self.lines is None else np.float32)
+        batch = self._buffer(len(keys), sources[0][0].shape[3], np.uint8 if self.lines is None else np.float32)
         matrices = self.matrices(keys) if self.matrices else np.broadcast_to(np.eye(2, 3), (len(keys), 2, 3))
         if np.array_equal(np.abs(matrices[:, :, :2]), np.broadcast_to(np.eye(2), (len(keys), 2, 2))):
             self._crop(sources, matrices, batch.numpy())
@@ -92,8 +92,8 @@ class Batches(Dataset):
         if self.lines is not None:
             normalize(warped, *self.lines, batch)
 
-    def _buffer(self, samples: int, dtype: type) -> Tensor:
-        shape = (samples, self.size, self.size, 3)
+    def _buffer(self, samples: int, channels: int, dtype: type) -> Tensor:
+        shape = (samples, self.size, self.size, channels)
         if self.pinned:  # torch uses page-locked memory again once the GPU has fetched it
             return torch.empty(shape, dtype=torch.uint8 if dtype is np.uint8 else torch.float32, pin_memory=True)
         return self.buffers.take(shape, dtype)

@@ -11,6 +11,7 @@ except ImportError:  # numba is optional: the same results, at a half to a fifth
     compiled = None
 
 LARGE = 96  # pixels; from there on numpy's copy and OpenCV's flip of a picture beat the compiled loop over pixels
+COMPILED_CHANNELS = 3  # the compiled crops know no other number
 
 
 def crop(
@@ -26,16 +27,16 @@ def crop(
     """Copy crops of some pictures to their places in a batch.
 
     Args:
-        source: pictures, uint8 ``(N, H, W, 3)``.
+        source: pictures, uint8 ``(N, H, W, C)``.
         rows: which of them, ``(n,)``.
         places: where in the batch, ``(n,)``.
         left: first column of each crop ``(n,)``; a crop may reach over the edges.
         top: first row of each crop ``(n,)``.
         flipped: which crops are flipped from left to right, ``(n,)``.
         border: what lies outside a picture.
-        out: the batch, uint8 ``(B, h, w, 3)``.
+        out: the batch, uint8 ``(B, h, w, C)``.
     """
-    if compiled and out.shape[2] < LARGE:
+    if _compiled_crops(out):
         compiled.crop(_lines(source), rows, places, left, top, flipped, border == "zeros", _lines(out))
         return
     for row, place, x, y, flip in zip(rows, places, left, top, flipped, strict=True):
@@ -43,9 +44,9 @@ def crop(
 
 
 def normalize(images: np.ndarray, shift: np.ndarray, scale: np.ndarray, out: np.ndarray) -> None:
-    """``(images - shift) * scale`` of a batch uint8 ``(B, h, w, 3)`` into float32 of that shape.
+    """``(images - shift) * scale`` of a batch uint8 ``(B, h, w, C)`` into float32 of that shape.
 
-    ``shift`` is ``(h, w * 3)``, or ``(1, w * 3)`` where it is the same for all rows; ``scale`` is ``(w * 3,)``.
+    ``shift`` is ``(h, w * C)``, or ``(1, w * C)`` where it is the same for all rows; ``scale`` is ``(w * C,)``.
     """
     if compiled:
         compiled.normalize(_lines(images), shift, scale, _lines(out))
@@ -67,8 +68,8 @@ def crop_normalized(
     scale: np.ndarray,
     out: np.ndarray,
 ) -> None:
-    """``crop`` and ``normalize`` in one pass; ``out`` is float32 ``(B, h, w, 3)``."""
-    if compiled and out.shape[2] < LARGE:
+    """``crop`` and ``normalize`` in one pass; ``out`` is float32 ``(B, h, w, C)``."""
+    if _compiled_crops(out):
         arrays = rows, places, left, top, flipped
         compiled.crop_normalized(_lines(source), *arrays, border == "zeros", shift, scale, _lines(out))
         return
@@ -79,8 +80,12 @@ def crop_normalized(
 
 
 def _lines(images: np.ndarray) -> np.ndarray:
-    """The same bytes as ``(N, H, W * 3)``."""
+    """The same bytes as ``(N, H, W * C)``."""
     return images.reshape(*images.shape[:2], -1)
+
+
+def _compiled_crops(out: np.ndarray) -> bool:
+    return compiled is not None and out.shape[2] < LARGE and out.shape[3] == COMPILED_CHANNELS
 
 
 def _crop(image: np.ndarray, left: int, top: int, flipped: bool, border: Border, out: np.ndarray) -> None:

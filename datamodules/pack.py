@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -36,7 +36,22 @@ SHARD_BYTES = 256 * 2**20
 logger = logging.getLogger("litvision")
 
 Rows = Sequence[np.ndarray]  # of a shard, each as it is stored
-Pictures = Iterator[tuple[np.ndarray, int]]  # uint8 (H, W, 3), and the label
+Pictures = Iterator[tuple[np.ndarray, int]]  # uint8 (H, W, C), and the label
+
+
+class Windows(Protocol):
+    """Makes several rows of one picture, for a data set that does not store each picture as one row."""
+
+    channels: int  # C of each row
+    most: int  # rows that a picture gives at most
+
+    def __call__(self, image: Image.Image, label: int, size: int) -> np.ndarray:
+        """The rows uint8 ``(n, size, size, C)`` of a picture.
+
+        Raises:
+            ValueError: it gives none; says why.
+        """
+        ...
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,7 @@ def pack(
     encoding: Encoding = "raw",
     jpeg_quality: int = 90,
     skip_broken: bool = False,
+    windows: Windows | None = None,
 ) -> Manifest:
     """Write the splits as shards and a manifest into ``folder``.
 
@@ -91,6 +107,7 @@ def pack(
         jpeg_quality: 1 to 100.
         skip_broken: leave out pictures that cannot be read, up to one in twenty (or five); the log and the manifest
             name them.
+        windows: makes rows of each picture; without them, a picture is scaled and cropped into one RGB row.
 
     Raises:
         FileExistsError: ``folder`` is there and ``overwrite`` is false.
@@ -113,7 +130,7 @@ def pack(
         quality = jpeg_quality if encoding == "jpeg" else None
         given = (dataset, classes, recipe, splits, image_size, source_files, shard_bytes)
         try:
-            manifest = _write(unfinished, *given, quality, skip_broken)
+            manifest = _write(unfinished, *given, quality, skip_broken, windows)
         except BaseException as error:
             shutil.rmtree(unfinished, ignore_errors=True)  # a full disk has no room for it
             if isinstance(error, OSError) and error.errno and not error.filename:  # HDF5 does not say which file
@@ -132,14 +149,18 @@ def fit(image: Image.Image, size: int | None) -> np.ndarray:
 
     Without a size it stays as large as it is: ``(H, W, 3)``.
     """
-    image = _rgb(ImageOps.exif_transpose(image))
+    image = upright(image)
     if size is None or image.size == (size, size):
         return np.asarray(image)
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """The picture in 8-bit RGB; of 16 bits the upper eight, where Pillow would cut off all above 255."""
+def upright(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF data turn it, in 8-bit RGB.
+
+    Of 16 bits these are the upper eight, where Pillow would cut off all above 255.
+    """
+    image = ImageOps.exif_transpose(image)
     if image.mode == "F":
         raise ValueError("its values are floating-point numbers; save it with 8 or 16 bits")
     if image.mode.startswith("I"):
@@ -167,8 +188,11 @@ def _write(
     shard_bytes: int,
     jpeg_quality: int | None,
     skip_broken: bool,
+    windows: Windows | None,
 ) -> Manifest:
-    statistics = _Statistics(image_size)
+    shape = image_size, image_size, windows.channels if windows else 3
+    most = windows.most if windows else 1
+    statistics = _Statistics(shape)
     source = hashlib.sha256()
     shards: dict[str, list[Shard]] = {}
     skipped: list[str] = []
@@ -178,7 +202,7 @@ def _write(
         bar = progress.add_task(f"packing {dataset}", total=total)
 
         def pictures(samples: Samples) -> Pictures:
-            for row, picture in enumerate(_read(samples, image_size, threads)):
+            for row, picture in enumerate(_read(samples, image_size, threads, windows)):
                 progress.advance(bar)
                 if isinstance(picture, ValueError):
                     if not skip_broken:
@@ -190,15 +214,16 @@ def _write(
                     continue
                 label = int(samples.labels[row])
                 source.update(picture.digest + label.to_bytes(8, "little"))
-                yield picture.pixels, label
+                for pixels in picture.rows:
+                    yield pixels, label
 
         for split, samples in splits.items():
             seen = statistics if split == "train" else None
             if jpeg_quality is None:
-                parts = _raw(pictures(samples), len(samples), image_size, shard_bytes, seen)
+                parts = _raw(pictures(samples), most * len(samples), shape, shard_bytes, seen)
             else:
                 parts = _jpeg(pictures(samples), jpeg_quality, shard_bytes, threads, seen)
-            shards[split] = _write_split(folder, split, parts, image_size)
+            shards[split] = _write_split(folder, split, parts, shape)
             if not shards[split]:
                 raise ValueError(f"no picture of the {split} split of {dataset} can be read")
     write_shard(folder / "statistics.h5", mean_image=statistics.mean_image())
@@ -223,7 +248,9 @@ def _write(
     return manifest
 
 
-def _write_split(folder: Path, split: str, parts: Iterator[tuple[Rows, list[int]]], size: int) -> list[Shard]:
+def _write_split(
+    folder: Path, split: str, parts: Iterator[tuple[Rows, list[int]]], shape: tuple[int, int, int]
+) -> list[Shard]:
     """Write the shards of a split; their names say how many there are, which is known at the end."""
     written: list[Shard] = []
     for rows, part in parts:
@@ -235,7 +262,7 @@ def _write_split(folder: Path, split: str, parts: Iterator[tuple[Rows, list[int]
         else:
             offsets = np.cumsum([0, *map(len, rows)], dtype="<i8")
             arrays = {"images": np.concatenate(rows), "offsets": offsets, "labels": labels, "crc32": crc32}
-            write_shard(path, (size, size, 3), **arrays)
+            write_shard(path, shape, **arrays)
         written.append(_seal(path, len(rows)))
     shards = [replace(s, file=f"{Path(s.file).stem}-of-{len(written):05d}.h5") for s in written]
     for before, after in zip(written, shards, strict=True):
@@ -244,12 +271,12 @@ def _write_split(folder: Path, split: str, parts: Iterator[tuple[Rows, list[int]
 
 
 def _raw(
-    pictures: Pictures, count: int, size: int, shard_bytes: int, seen: "_Statistics | None"
+    pictures: Pictures, count: int, shape: tuple[int, int, int], shard_bytes: int, seen: "_Statistics | None"
 ) -> Iterator[tuple[Rows, list[int]]]:
-    """Rows of each shard, as pixels, and their labels; shards differ by at most one row, if none is left out."""
-    shards = math.ceil(count / max(1, shard_bytes // (size * size * 3)))
+    """Rows of each shard, as pixels, and their labels; shards differ by at most one row, if there are ``count``."""
+    shards = math.ceil(count / max(1, shard_bytes // math.prod(shape)))
     for part in np.array_split(np.arange(count), shards):
-        images, labels = np.empty((len(part), size, size, 3), np.uint8), []
+        images, labels = np.empty((len(part), *shape), np.uint8), []
         for row, (image, label) in enumerate(islice(pictures, len(part))):
             images[row] = image
             labels.append(label)
@@ -285,26 +312,32 @@ def _jpeg(
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture at its stored size, and a digest of its source."""
+    """The rows of a picture, uint8 ``(n, S, S, C)``, and a digest of its source."""
 
-    pixels: np.ndarray
+    rows: np.ndarray
     digest: bytes
 
 
-def _read(samples: Samples, size: int, threads: ThreadPoolExecutor) -> Iterator[_Picture | ValueError]:
+def _read(
+    samples: Samples, size: int, threads: ThreadPoolExecutor, windows: Windows | None
+) -> Iterator[_Picture | ValueError]:
     """Each picture, or why it cannot be read. Pillow decodes and resizes without the GIL."""
-    if isinstance(samples.images, np.ndarray) and samples.images.shape[1:3] == (size, size):
-        return (_Picture(image, hashlib.sha256(image).digest()) for image in samples.images)
-    window = 64 * (os.cpu_count() or 1)  # bounds how far decoding runs ahead of writing
+    if not windows and isinstance(samples.images, np.ndarray) and samples.images.shape[1:3] == (size, size):
+        return (_Picture(image[None], hashlib.sha256(image).digest()) for image in samples.images)
+    cores = os.cpu_count() or 1
+    ahead = max(2 * cores, 64 * cores // (windows.most if windows else 1))  # pictures that are decoded before written
 
-    def read(source: Path | np.ndarray) -> _Picture | ValueError:
+    def rows(image: Image.Image, label: int) -> np.ndarray:
+        return windows(image, label, size) if windows else fit(image, size)[None]
+
+    def read(source: Path | np.ndarray, label: int) -> _Picture | ValueError:
         if isinstance(source, np.ndarray):
-            return _Picture(fit(Image.fromarray(source), size), hashlib.sha256(source).digest())
+            return _Picture(rows(Image.fromarray(source), label), hashlib.sha256(source).digest())
         try:
             with source.open("rb") as file, Image.open(file) as image:
-                pixels = fit(image, size)
+                cut = rows(image, label)
                 file.seek(0)
-                return _Picture(pixels, hashlib.file_digest(file, "sha256").digest())
+                return _Picture(cut, hashlib.file_digest(file, "sha256").digest())
         except FileNotFoundError:
             return ValueError(f"the picture {source} is missing; complete the raw files and run again")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
@@ -316,25 +349,25 @@ def _read(samples: Samples, size: int, threads: ThreadPoolExecutor) -> Iterator[
 
     return (
         result
-        for start in range(0, len(samples), window)
-        for result in threads.map(read, samples.images[start : start + window])
+        for start in range(0, len(samples), ahead)
+        for result in threads.map(read, samples.images[start : start + ahead], samples.labels[start : start + ahead])
     )
 
 
 class _Statistics:
     """Exact sums over the training split: integers, so that no order of addition can matter."""
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, shape: tuple[int, int, int]) -> None:
         self.rows = 0
-        self.pixels = np.zeros((image_size, image_size, 3), np.int64)
-        self.squares = [0, 0, 0]
+        self.pixels = np.zeros(shape, np.int64)
+        self.squares = [0] * shape[-1]
 
     def add(self, images: np.ndarray) -> None:
         self.rows += len(images)
         for start in range(0, len(images), 1024):
             part = images[start : start + 1024]
             self.pixels += part.sum(axis=0, dtype=np.int64)
-            for channel in range(3):
+            for channel in range(part.shape[-1]):
                 histogram = np.bincount(part[..., channel].ravel(), minlength=256)
                 self.squares[channel] += int(histogram @ np.arange(256, dtype=np.int64) ** 2)
 

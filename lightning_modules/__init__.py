@@ -13,10 +13,12 @@ from lightning_modules.mini_googlenet import MiniGoogLeNet
 from lightning_modules.mini_vggnet import MiniVGGNet
 from lightning_modules.network import Network
 from lightning_modules.resnet import ResNet
+from lightning_modules.srcnn import SRCNN
 from lightning_modules.torchvision_model import TorchvisionModel
 
 __all__ = [
     "DCGAN",
+    "SRCNN",
     "AlexNet",
     "CifarResNet",
     "CifarVGG",

@@ -42,7 +42,11 @@ def saved_network(place: str | Path, kind: type[Kind] = Classifier) -> tuple[Kin
     found = getattr(import_module(module), name, None)
     if not (isinstance(found, type) and issubclass(found, kind)):
         raise ValueError(f"{path} holds a {name}, which is no {kind.__name__}")
-    of_data = {"num_classes": len(preprocessing["classes"]), "image_size": preprocessing["input_size"]}
+    of_data = {
+        "num_classes": len(preprocessing["classes"]),
+        "image_size": preprocessing["input_size"],
+        "image_channels": preprocessing.get("image_channels", 3),
+    }
     settings["init_args"] |= {name: of_data[name] for name in of_data.keys() & signature(found).parameters.keys()}
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(kind, "model", subclass_mode=True)

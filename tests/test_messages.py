@@ -53,3 +53,7 @@ def test_the_signal_is_said_where_the_loader_only_noticed_an_end() -> None:
     error = RuntimeError("DataLoader worker (pid(s) 4711) exited unexpectedly")
     error.__cause__ = RuntimeError(WORKER.format("Bus error"))
     assert "loader process 4711 read what is not there" in message(error)
+
+
+def test_a_tool_says_itself_what_to_do_where_memory_is_not_enough() -> None:
+    assert message(MemoryError(), memory="take smaller tiles") == "error: memory is not enough; take smaller tiles"

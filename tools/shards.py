@@ -115,7 +115,7 @@ def export(folder: Path, out: Path) -> None:
             if picture.ndim == 1:
                 path.with_suffix(".jpg").write_bytes(picture.tobytes())
             else:
-                Image.fromarray(picture).save(path.with_suffix(".png"))
+                Image.fromarray(viewable(picture[None])[0].squeeze()).save(path.with_suffix(".png"))
 
 
 def preview_set(folder: Path, out: Path, split: str, count: int) -> None:
@@ -130,7 +130,7 @@ def preview_set(folder: Path, out: Path, split: str, count: int) -> None:
         turn[mine] = np.arange(len(mine))
     rows = np.lexsort((labels, turn))[:count]
     images = dataset_of(folder, manifest, split).__getitems__(rows.tolist())[0].numpy()
-    draw(images, [manifest.classes[label] for label in labels[rows]], f"{manifest.dataset}, {split}", out)
+    draw(viewable(images), [manifest.classes[label] for label in labels[rows]], f"{manifest.dataset}, {split}", out)
 
 
 def preview_experiment(config: Path, flags: Sequence[str], out: Path, row: int, count: int) -> None:
@@ -144,7 +144,7 @@ def preview_experiment(config: Path, flags: Sequence[str], out: Path, row: int, 
     original, label = train[row]
     titles = ["stored", *(f"epoch {epoch}" for epoch in range(count))]
     draw(
-        [original.numpy(), *sightings(data, row, count)],
+        viewable(np.stack([original.numpy(), *sightings(data, row, count)])),
         titles,
         f"{config.stem}, row {row}: {data.classes[label]}",
         out,
@@ -164,6 +164,11 @@ def sightings(data: ImageDataModule, row: int, count: int) -> np.ndarray:
     planes = images.permute(0, 3, 1, 2).float()
     planes, _ = augment.erase_and_mix(planes, labels, seed, keys, data.num_classes)
     return planes.clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
+
+
+def viewable(rows: np.ndarray) -> np.ndarray:
+    """Rows uint8 ``(N, H, W, C)`` as pictures of one channel or three: of a pair both, side by side."""
+    return rows if rows.shape[3] in (1, 3) else np.concatenate(np.split(rows, 2, axis=3), axis=2)
 
 
 def data_of(config: Path, flags: Sequence[str]) -> ImageDataModule:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 import main as entry
+from datamodules import PhotographPairs
 from datamodules.audit import audit
 from datamodules.pack import Samples, pack
 from datamodules.shards import MANIFEST, MANIFEST_SHA256, VERIFIED, Manifest, ShardDataset, verify
@@ -327,3 +328,26 @@ def test_help_names_the_commands(run: Tool) -> None:
     status, out, _ = run("--help")
     assert status == 0
     assert all(f"tools/shards.py {name} " in out for name in ("info", "verify", "pack", "export", "preview"))
+
+
+@pytest.mark.parametrize(("colour", "mode"), [("rgb", "RGB"), ("luminance", "L")])
+def test_pairs_are_verified_and_shown_side_by_side(tmp_path: Path, run: Tool, colour: str, mode: str) -> None:
+    source = tmp_path / "photographs"
+    source.mkdir()
+    for number in range(3):
+        pixels = np.random.default_rng(number).integers(0, 256, (34, 34, 3), np.uint8)
+        Image.fromarray(pixels).save(source / f"{number}.png")
+    data = PhotographPairs(str(tmp_path), str(source), colour=colour)
+    data.prepare_data()
+    assert run("verify", data.folder)[:2] == (0, "ok: 3 rows in 3 shards are what was packed\n")
+    assert run("export", data.folder, tmp_path / "out")[0] == 0
+    assert sum(path.is_file() for path in (tmp_path / "out").rglob("*.png")) == 3
+    for number in range(3):
+        (path,) = (tmp_path / "out").rglob(f"{number}.png/*.png")
+        exported, original = Image.open(path), Image.open(source / f"{number}.png").convert(mode)
+        assert (exported.mode, exported.size) == (mode, (66, 33))
+        np.testing.assert_array_equal(np.asarray(exported)[:, 33:], np.asarray(original)[:33, :33])
+    assert run("preview", data.folder, tmp_path / "preview.png")[0] == 0
+    with h5py.File(next(data.folder.glob("val-*.h5")), "r+") as file:
+        file["images"][0, 5, 5, 1] += 1
+    assert "row 0 does not match its checksum" in run("verify", data.folder)[1]

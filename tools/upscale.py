@@ -1,0 +1,182 @@
+"""Enlarge pictures by a trained super-resolution network, or measure how near it comes to the originals.
+
+python tools/upscale.py NETWORK PICTURES [PICTURES ...] [--out FOLDER]
+python tools/upscale.py NETWORK [PICTURES ...] --evaluate [--format table]
+
+NETWORK is a run's folder or a checkpoint; PICTURES are files or folders (with all below them), of any sizes. Of each
+NAME two files are written, the network's NAME-x2.png and, to compare, NAME-x2-bicubic.png.
+
+With --evaluate each picture is shrunk first, enlarged again, and compared with itself: PSNR and SSIM of the luminance
+(BT.601, 16 .. 235) without a border as wide as the factor, as in the literature. Without PICTURES these are the
+photographs that NETWORK, a run's folder, has held out for its test.
+"""
+
+import argparse
+import csv
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from statistics import mean
+from typing import TextIO
+
+import torch
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from callbacks.whole_file import whole_file
+from datamodules import PhotographPairs
+from messages import message, quieten
+from pictures import data_of, listed, opened
+from upscaler import Comparison, Upscaler, compare
+
+
+def names_of(places: Sequence[str], out: Path, factor: int) -> dict[str, Path]:
+    """Where each picture's enlargement is written, below ``out`` as it lies below the folder that was named.
+
+    Raises:
+        ValueError: two would have the same name.
+    """
+    names: dict[str, Path] = {}
+    owners: dict[Path, str] = {}
+    for place in places:
+        base = Path(place) if Path(place).is_dir() else Path(place).parent
+        for picture in listed([place]):
+            inside = Path(picture).relative_to(base)
+            name = out / inside.with_name(f"{inside.stem}-x{factor}.png")
+            if picture != (owner := owners.setdefault(name, picture)):
+                raise ValueError(
+                    f"{owner} and {picture} would both become {name}; enlarge one of them to another --out"
+                )
+            names[picture] = name
+    return names
+
+
+def enlarge(upscaler: Upscaler, picture: str, name: Path, progress: Callable[[float], None]) -> None:
+    """Write a picture's two enlargements."""
+    for image, path in zip(
+        upscaler.enlarge(opened(Path(picture)), progress), (name, name.with_stem(f"{name.stem}-bicubic")), strict=True
+    ):
+        with whole_file(path) as partial:
+            image.save(partial, format="PNG")
+
+
+def held_out(run: Path, upscaler: Upscaler) -> list[str]:
+    """The photographs of a run's test split.
+
+    Raises:
+        ValueError: they are not what the network was kept from.
+    """
+    if not run.is_dir():
+        raise ValueError(f"{run} is no run's folder, which would say what its test photographs are; name PICTURES")
+    data = data_of(run)
+    if not isinstance(data, PhotographPairs) or data.folder.name != upscaler.packed_set:
+        raise ValueError(f"{run} was not trained on the photographs that its configuration names; name PICTURES")
+    return [str(path) for path in data.photographs("test")]
+
+
+def each(
+    places: Sequence[str], work: Callable[[str, Callable[[float], None]], Comparison | None]
+) -> Iterator[Comparison | str | None]:
+    """What the work gives for each picture, or in words why it cannot be read, while a bar shows how far it is."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("enlarging", total=len(places))
+        for number, place in enumerate(places, start=1):
+            try:
+                yield work(place, lambda share: progress.advance(bar, share))
+            except ValueError as error:
+                yield f"error: {place} cannot be enlarged: {error}"
+            progress.update(bar, completed=number)
+
+
+def write(found: Sequence[Comparison], factor: int, form: str, file: TextIO) -> None:
+    """A table with the means, CSV or JSON."""
+    rows = [asdict(comparison) for comparison in found]
+    if form == "json":
+        json.dump(rows, file, indent=1, ensure_ascii=False)
+        file.write("\n")
+    elif form == "csv":
+        writer = csv.DictWriter(file, [field.name for field in fields(Comparison)], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    else:
+        table = Table(f"picture, x{factor}", "PSNR bicubic", "network", "gain, dB", "SSIM bicubic", "network")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for row in found:
+            table.add_row(escape(row.picture), *figures(row), end_section=row is found[-1])
+        names = [field.name for field in fields(Comparison)][1:]
+        means = Comparison(f"mean of {len(found)}", *(mean(row[name] for row in rows) for name in names))
+        table.add_row(means.picture, *figures(means))
+        Console(file=file, width=None if file.isatty() else 120, highlight=False).print(table)
+
+
+def figures(row: Comparison) -> list[str]:
+    """The cells of a line."""
+    psnr = [f"{value:.2f}" for value in (row.psnr_bicubic, row.psnr, row.psnr - row.psnr_bicubic)]
+    return [*psnr, f"{row.ssim_bicubic:.4f}", f"{row.ssim:.4f}"]
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    top.add_argument("network", metavar="NETWORK")
+    top.add_argument("pictures", metavar="PICTURES", nargs="*")
+    top.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="default: the current folder")
+    top.add_argument("--factor", type=int, help="refuse a network that was trained for another one")
+    top.add_argument("--tile", type=int, default=256, help="pixels that are computed at a time, squared (default 256)")
+    top.add_argument("--evaluate", action="store_true", help="measure, and write no pictures")
+    top.add_argument("--format", choices=["table", "csv", "json"], default="table", help="of the measurements")
+    top.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    return top
+
+
+def run(arguments: argparse.Namespace) -> list[str]:
+    """Enlarge or measure; what could not be done, a line each."""
+    upscaler = Upscaler.load(arguments.network, arguments.device, arguments.tile)
+    if arguments.factor not in (None, upscaler.factor):
+        raise ValueError(
+            f"the network was trained for x{upscaler.factor}; leave out --factor, or take one that was trained with "
+            f"--data.upscale_factor {arguments.factor}"
+        )
+    if arguments.evaluate:
+        places = listed(arguments.pictures) or held_out(Path(arguments.network), upscaler)
+        results = list(each(places, lambda picture, progress: compare(upscaler, picture, progress)))
+        if found := [result for result in results if isinstance(result, Comparison)]:
+            write(found, upscaler.factor, arguments.format, sys.stdout)
+    else:
+        names = names_of(arguments.pictures, arguments.out, upscaler.factor)
+        results = list(
+            each(list(names), lambda picture, progress: enlarge(upscaler, picture, names[picture], progress))
+        )
+    return [result for result in results if isinstance(result, str)]
+
+
+def main() -> None:
+    """Tell by the exit code whether every picture could be enlarged."""
+    top = parser()
+    arguments = top.parse_intermixed_args()  # PICTURES may come after an option
+    if arguments.tile < 1:
+        top.error("--tile must be at least 1")
+    if not arguments.pictures and not arguments.evaluate:
+        top.error("name the pictures to enlarge")
+    quieten()
+    try:
+        failed = run(arguments)
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        sys.exit(message(error, memory="take a smaller --tile"))
+    for line in failed:
+        print(line, file=sys.stderr)
+    sys.exit(1 if failed else 0)
+
+
+if __name__ == "__main__":
+    main()
