@@ -9,6 +9,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Literal
 
+import yaml
+
 from callbacks.prediction_store import OF_VALIDATION
 from run_record import METRICS
 
@@ -23,11 +25,21 @@ def experiment_file(name: str) -> Path:
 
     Raises:
         FileNotFoundError: there is none.
+        ValueError: a tool runs it; nothing is trained.
     """
     config = PROJECT / "experiments" / f"{name}.yaml"
     if not config.is_file():
         raise FileNotFoundError(f"there is no {config.relative_to(PROJECT)}")
+    if not is_trained(config):
+        raise ValueError(
+            f"{config.relative_to(PROJECT)} holds the settings of a tool; its first lines name the command"
+        )
     return config
+
+
+def is_trained(config: Path) -> bool:
+    """Whether ``main.py fit`` runs this YAML file, which then names a model and a trainer; a tool does otherwise."""
+    return {"model", "trainer"} <= yaml.safe_load(config.read_text(encoding="utf-8")).keys()
 
 
 def runs_of_seeds(

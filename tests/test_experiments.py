@@ -1,6 +1,7 @@
 """Every shipped experiment parses, builds, and trains and validates on one batch of its own data set's shape."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import yaml
 
 import main
 import results
+from fit_and_test import is_trained
 
 PROJECT = Path(main.__file__).parent
-EXPERIMENTS = sorted((PROJECT / "experiments").rglob("*.yaml"))
+FILES = sorted((PROJECT / "experiments").rglob("*.yaml"))
+EXPERIMENTS = [path for path in FILES if is_trained(path)]
 ENSEMBLES = [path for path in EXPERIMENTS if "EnsembleClassifier" in path.read_text()]  # tested, not trained
 
 
@@ -52,15 +55,31 @@ def test_ensemble_of_members_after_one_batch(
     assert metrics["test/loss"] > 0
 
 
-@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
-def test_layout(experiment: Path) -> None:
-    lines = experiment.read_text().splitlines()
-    assert 20 <= len(lines) <= 45
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_header(file: Path) -> None:
+    lines = file.read_text().splitlines()
     header = [line for line in lines if line.startswith("#")]
     assert lines[: len(header)] == header
     published = [line for line in header if line.startswith("# Published") or "Published: " in line]
     assert published
     assert "none" in published[0] or all(results.FIGURE.search(line) for line in published)
+
+
+@pytest.mark.parametrize("file", [path for path in FILES if not is_trained(path)], ids=lambda path: path.stem)
+def test_a_tool_runs_what_is_not_trained(file: Path) -> None:
+    text = file.read_text()
+    command = re.search(r"^# Run: python (tools/\w+\.py) .*--config (experiments/\w+\.yaml)", text, re.MULTILINE)
+    assert command
+    assert (PROJECT / command[1]).is_file()
+    assert command[2] == f"experiments/{file.name}"
+    assert len(text.splitlines()) <= 45
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS, ids=lambda path: path.stem)
+def test_layout(experiment: Path) -> None:
+    lines = experiment.read_text().splitlines()
+    assert 20 <= len(lines) <= 45
+    header = [line for line in lines if line.startswith("#")]
     command = "test" if experiment in ENSEMBLES else "fit"
     assert any(f"{command} --config experiments/{experiment.name}" in line for line in header)
     keys = [line.split(":")[0] for line in lines if line and not line.startswith((" ", "#"))]

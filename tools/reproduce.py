@@ -21,7 +21,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fit_and_test import PROJECT, experiment_file, runs_of_seeds
+from fit_and_test import PROJECT, experiment_file, is_trained, runs_of_seeds
 from results import Record, ensembles, identity, linear, page, without_seed
 from run_record import chosen_epoch
 
@@ -150,7 +150,7 @@ def main() -> None:
     )
     experiments = PROJECT / "experiments"
     more = [*ensembles(list(members.values()), experiments), *linear(classifiers)]
-    text = page(list(runs.values()), sorted(experiments.rglob("*.yaml")), more)
+    text = page(list(runs.values()), sorted(filter(is_trained, experiments.rglob("*.yaml"))), more)
     (arguments.docs / "results.md").write_text(text, encoding="utf-8")
 
 

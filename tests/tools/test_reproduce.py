@@ -11,6 +11,7 @@ import pytest
 
 import main
 import results
+from fit_and_test import experiment_file, is_trained
 from tools import reproduce
 
 PROJECT = Path(main.__file__).parent
@@ -56,7 +57,8 @@ def test_two_seeds_become_a_row(folder: Path, shards: Path) -> None:
     page = (folder / "docs/results.md").read_text()
     assert "Seed 1;" in page
     assert "Seed 2;" in page
-    others = len(list((PROJECT / "experiments").rglob("*.yaml"))) - 2  # this one, and the ensemble, which has no row
+    trained = list(filter(is_trained, (PROJECT / "experiments").rglob("*.yaml")))
+    others = len(trained) - 2  # this one, and the ensemble, which has no row
     assert page.count("no record") == others
     for seed in (1, 2):
         record = (folder / f"docs/records/quickstart_digits-short-seed{seed}.json").read_text()
@@ -158,3 +160,15 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
         refused = call(tmp_path, *args)
         assert refused.returncode
         assert words in refused.stderr
+
+
+def test_settings_of_a_tool_are_no_experiment_to_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "experiments").mkdir()
+    for name, text in {"trained": "model: {}\ntrainer: {}\n", "of_a_tool": "window: 32\nmodel: a.ckpt\n"}.items():
+        (tmp_path / f"experiments/{name}.yaml").write_text(text)
+    monkeypatch.setattr("fit_and_test.PROJECT", tmp_path)
+    assert experiment_file("trained") == tmp_path / "experiments/trained.yaml"
+    with pytest.raises(ValueError, match="experiments/of_a_tool.yaml holds the settings of a tool"):
+        experiment_file("of_a_tool")
+    with pytest.raises(FileNotFoundError, match="there is no experiments/missing.yaml"):
+        experiment_file("missing")
