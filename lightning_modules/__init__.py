@@ -12,6 +12,7 @@ from lightning_modules.mini_googlenet import MiniGoogLeNet
 from lightning_modules.mini_vggnet import MiniVGGNet
 from lightning_modules.resnet import ResNet
 from lightning_modules.torchvision_model import TorchvisionModel
+from lightning_modules.unpadded_net import UnpaddedNet
 
 __all__ = [
     "AlexNet",
@@ -26,4 +27,5 @@ __all__ = [
     "MiniVGGNet",
     "ResNet",
     "TorchvisionModel",
+    "UnpaddedNet",
 ]
