@@ -16,8 +16,8 @@ from datamodules.pack import fit
 from datamodules.shards import MANIFEST
 
 
-def picture(source: Path | bytes, size: int) -> np.ndarray:
-    """A picture file or its bytes as data sets store it, uint8 RGB ``(size, size, 3)``.
+def picture(source: Path | bytes, size: int | None) -> np.ndarray:
+    """A picture file or its bytes as data sets store it, uint8 RGB ``(size, size, 3)``; without a size, ``(H, W, 3)``.
 
     Raises:
         ValueError: it cannot be read; says why.

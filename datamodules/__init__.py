@@ -8,6 +8,7 @@ from datamodules.dogs_vs_cats import DogsVsCats
 from datamodules.flowers17 import Flowers17
 from datamodules.image_folder import ImageFolder
 from datamodules.keras_affine import KerasAffine
+from datamodules.pasted_digits import PastedDigits
 from datamodules.tiny_imagenet import TinyImageNet
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "ImageDataModule",
     "ImageFolder",
     "KerasAffine",
+    "PastedDigits",
     "TinyImageNet",
 ]

@@ -127,10 +127,13 @@ def pack(
     return manifest
 
 
-def fit(image: Image.Image, size: int) -> np.ndarray:
-    """RGB picture ``(size, size, 3)``: upright, shorter side scaled to ``size`` (antialiased bicubic), centre kept."""
+def fit(image: Image.Image, size: int | None) -> np.ndarray:
+    """RGB picture ``(size, size, 3)``: upright, shorter side scaled to ``size`` (antialiased bicubic), centre kept.
+
+    Without a size it stays as large as it is: ``(H, W, 3)``.
+    """
     image = _rgb(ImageOps.exif_transpose(image))
-    if image.size == (size, size):
+    if size is None or image.size == (size, size):
         return np.asarray(image)
     return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
 

@@ -46,7 +46,9 @@ class Convolutional(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         """Logits ``(rows, columns, C)`` of a picture uint8 ``(H, W, 3)``, its windows ``stride`` pixels apart."""
         planes = self.predictor.scaled(pixels.permute(2, 0, 1)[None].float())
-        return self.net(planes)[0].permute(1, 2, 0).float()
+        rows, columns = ((side - self.window) // self.stride + 1 for side in pixels.shape[:2])
+        found = self.net(planes)[0].permute(1, 2, 0).float()
+        return found[:rows, :columns]  # a network that leaves out a window's last pixels may give one more
 
     def logits_of_windows(self, pixels: Tensor, step: int, tile: int) -> Tensor:
         """Those of ``windows.logits_of_windows``, from pieces of the picture that overlap by what windows share.
@@ -69,13 +71,19 @@ class Convolutional(nn.Module):
         return [slice(first * self.stride, (end - 1) * self.stride + self.window) for first, end in ends]
 
     def _stride(self) -> int:
-        """Pixels by which a picture must grow to give one more column; tried on shapes, without arithmetic."""
+        """Pixels by which a picture must grow for each more column; tried on shapes, without arithmetic.
+
+        The first one may come sooner, where the network leaves out the last pixels of a window.
+        """
         tensors = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
         shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-        for more in range(1, self.window + 1):
-            image = torch.empty(1, 3, self.window, self.window + more, device="meta")
-            if functional_call(self.net, shapes, image).shape[-1] > 1:
-                return more
+        grown: list[int] = []
+        for width in range(self.window, 3 * self.window + 1):
+            image = torch.empty(1, 3, self.window, width, device="meta")
+            if functional_call(self.net, shapes, image).shape[-1] > len(grown) + 1:
+                grown.append(width)
+            if len(grown) == 2:
+                return grown[1] - grown[0]
         raise Refused("gives one answer to pictures of any size")
 
     def _difference(self) -> float:

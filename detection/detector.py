@@ -46,8 +46,7 @@ class Detector:
         """All boxes of a picture uint8 ``(H, W, 3)`` that are probable enough, and those left of overlapping ones.
 
         Raises:
-            MemoryError: there is too little; says what takes less.
-            ValueError: the picture is smaller than a window.
+            ValueError: the picture is smaller than a window, or memory is not enough; says what to do.
         """
         levels = pyramid(picture, self.settings.resize, self.settings.factor, self.window)
         try:
@@ -57,7 +56,7 @@ class Detector:
                 raise
             side = f"--tile {max(self.window, self.settings.tile // 2)}"
             less = side if self.convolution else f"--batch_size {max(1, self.settings.batch_size // 2)}"
-            raise MemoryError(f"too little memory for so large a piece at a time; {less} takes less") from error
+            raise ValueError(f"memory is not enough for so much at a time; {less} takes less") from error
         return found, found.without_overlaps(self.settings.overlap)
 
     def probabilities(self, level: Level) -> Tensor:

@@ -30,7 +30,8 @@ def sliding(network: nn.Module, window: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     flattened = None  # the map that the next linear layer sees as one row
     with torch.inference_mode():
-        seen = torch.zeros(1, 3, window, window, device=next(network.parameters()).device)
+        device = next((parameter.device for parameter in network.parameters()), None)
+        seen = torch.zeros(1, 3, window, window, device=device)
         for layer in _chain(network):
             before, seen = seen, layer(seen)
             if isinstance(layer, nn.Flatten):
