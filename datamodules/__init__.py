@@ -8,7 +8,7 @@ from datamodules.dogs_vs_cats import DogsVsCats
 from datamodules.flowers17 import Flowers17
 from datamodules.image_folder import ImageFolder
 from datamodules.keras_affine import KerasAffine
-from datamodules.pasted_digits import PastedDigits
+from datamodules.pasted_objects import PastedCIFAR10, PastedDigits
 from datamodules.tiny_imagenet import TinyImageNet
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "ImageDataModule",
     "ImageFolder",
     "KerasAffine",
+    "PastedCIFAR10",
     "PastedDigits",
     "TinyImageNet",
 ]

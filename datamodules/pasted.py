@@ -67,42 +67,44 @@ def background(rng: np.random.Generator) -> np.ndarray:
     return cv2.resize(picture, (2 * wide, 2 * high), interpolation=cv2.INTER_LINEAR)
 
 
-def windows(made: Scene, rng: np.random.Generator, size: int, of_each: int, nothing: int) -> Samples:
+def windows(made: Scene, rng: np.random.Generator, size: int, on: int, beside: int, away: int) -> Samples:
     """Windows to train a classifier with: objects, parts of objects, and background, whose label is -1.
 
-    A window is of an object where intersection over union is at least 0.6, and is background where that is at most
-    0.35 for all objects; none is drawn between.
+    A window is of an object where their intersection over union is at least 0.6, and is background where that is at
+    most 0.45 for all objects; none is drawn between.
 
     Args:
         made: the picture.
         size: of the windows given, in pixels; they are cut out at several sizes and scaled to it.
-        of_each: windows on each object, and as many on a part of it, too large or too small.
-        nothing: windows anywhere that are background.
+        on: windows on each object.
+        beside: windows on parts of each object, or too large for it.
+        away: windows anywhere that are background.
     """
-    drawn = [(box, label, wanted) for box, label in zip(made.corners, made.labels, strict=True) for wanted in (1, 0)]
     found, labels = [], []
-    for box, label, on_it in drawn * of_each + [(None, -1, 0)] * nothing:
+    objects = list(zip(made.corners.tolist(), made.labels.tolist(), strict=True))
+    wanted = [(box, label, 1.25) for box, label in objects] * on + [(box, -1, 2.0) for box, _ in objects] * beside
+    for box, label, most in wanted + [(None, -1, 0.0)] * away:
         for _ in range(TRIES):
-            window = _window_anywhere(rng) if box is None else _window_near(rng, box, 1.25 if on_it else 2.5)
-            if window is None:
+            window = _window_near(rng, box, most) if box else _window_anywhere(rng)
+            overlaps = [_overlap(window, other) for other in made.corners.tolist()]
+            if label < 0 and max(overlaps) > 0.45:
                 continue
-            overlap = max((_overlap(window, tuple(other)) for other in made.corners), default=0.0)
-            if (on_it and overlap >= 0.6 and _overlap(window, tuple(box)) == overlap) or (
-                not on_it and overlap <= 0.35
-            ):
-                left, top, right, bottom = window
-                cut = made.picture[top:bottom, left:right]
-                smooth = cv2.INTER_AREA if len(cut) > size else cv2.INTER_CUBIC
-                found.append(cv2.resize(cut, (size, size), interpolation=smooth))
-                labels.append(label if on_it else -1)
-                break
+            if label >= 0 and (_overlap(window, box) < 0.6 or sum(overlap > 0.45 for overlap in overlaps) > 1):
+                continue
+            left, top, right, bottom = window
+            if left < 0 or top < 0 or right > SIZE[1] or bottom > SIZE[0]:
+                continue
+            cut = made.picture[top:bottom, left:right]
+            found.append(cv2.resize(cut, (size, size), interpolation=_interpolation(len(cut), size)))
+            labels.append(label)
+            break
     return Samples(np.array(found, np.uint8).reshape(-1, size, size, 3), np.array(labels, np.int64))
 
 
 def _paste(place: np.ndarray, picture: np.ndarray, rng: np.random.Generator, opaque: bool) -> None:
     """Write a picture into a square place of another size."""
     side = len(place)
-    scaled = cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA if side < len(picture) else cv2.INTER_CUBIC)
+    scaled = cv2.resize(picture, (side, side), interpolation=_interpolation(len(picture), side))
     if opaque:
         place[:] = scaled
         return
@@ -112,19 +114,23 @@ def _paste(place: np.ndarray, picture: np.ndarray, rng: np.random.Generator, opa
     place[:] = np.round(place + (ink.astype(np.float32) - place) * cover)
 
 
-def _window_near(rng: np.random.Generator, box: Sequence[int], most: float) -> tuple[int, int, int, int] | None:
-    """A square about as large as a box and about there, up to ``most`` times as large or small; None if outside."""
+def _interpolation(before: int, after: int) -> int:
+    return cv2.INTER_AREA if after < before else cv2.INTER_CUBIC
+
+
+def _window_near(rng: np.random.Generator, box: Sequence[int], most: float) -> tuple[int, int, int, int]:
+    """A square about as large as a box and about there, up to ``most`` times as large or small."""
     side = box[2] - box[0]
     mine = round(side * most ** rng.uniform(-1, 1))
-    shift = rng.uniform(-0.5, 0.5, 2) * (most - 1) * side
-    left, top = (round((box[i] + box[i + 2]) / 2 - mine / 2 + shift[i]) for i in (0, 1))
-    inside = mine >= 8 and left >= 0 and top >= 0 and left + mine <= SIZE[1] and top + mine <= SIZE[0]
-    return (left, top, left + mine, top + mine) if inside else None
+    left, top = np.round(np.array(box[:2]) + (side - mine) / 2 + rng.uniform(-0.6, 0.6, 2) * (most - 1) * side).astype(
+        int
+    )
+    return int(left), int(top), int(left) + mine, int(top) + mine
 
 
 def _window_anywhere(rng: np.random.Generator) -> tuple[int, int, int, int]:
     side = int(rng.integers(24, SIZE[0] // 2))
-    left, top = (int(rng.integers(0, length - side + 1)) for length in reversed(SIZE))
+    top, left = (int(rng.integers(0, length - side + 1)) for length in SIZE)
     return left, top, left + side, top + side
 
 

@@ -61,7 +61,7 @@ class Detector:
 
     def probabilities(self, level: Level) -> Tensor:
         """Those of all classes for all windows of a level: float32 ``(rows, columns, C)``."""
-        pixels = torch.from_numpy(level.pixels).to(self.predictor.shift.device)
+        pixels = torch.tensor(level.pixels).to(self.predictor.shift.device)
         step = self.settings.step
         if self.convolution:
             logits = self.convolution.logits_of_windows(pixels, step, self.settings.tile)
