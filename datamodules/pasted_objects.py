@@ -1,6 +1,7 @@
 """Windows of made pictures with objects of another data set on them, to train a classifier that finds such objects."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from datamodules.pasted import scene, windows
 SCENES = {"train": 800, "val": 100, "test": 200}
 MOST = 4  # objects in a scene
 SIDES = (28, 110)  # of the objects in pixels
+WINDOWS = {"on": 2, "beside": 4, "away": 4}  # see ``windows``
 SEED = 0  # of the made pictures
 
 
@@ -27,6 +29,18 @@ class PastedObjects(ImageDataModule):
     opaque: bool  # whether its pictures are pasted as they are, or as ink
     default_image_size = 32
 
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """What decides the content of the packed set, with what the pictures are made by."""
+        return {
+            **super().recipe,
+            "scenes": dict(SCENES),
+            "most": MOST,
+            "sides": list(SIDES),
+            "windows": dict(WINDOWS),
+            "seed": SEED,
+        }
+
     def read(self, raw: Path) -> dict[str, Samples]:
         """Windows of pictures that are made anew, always the same ones."""
         objects = self._splitting.complete(self.objects().read(raw))
@@ -34,7 +48,7 @@ class PastedObjects(ImageDataModule):
         for number, (split, count) in enumerate(SCENES.items()):
             rng = np.random.default_rng((SEED, number))
             made = [scene(objects[split], rng, SIDES, MOST, self.opaque) for _ in range(count)]
-            parts = [windows(each, rng, self.image_size, on=2, beside=4, away=4) for each in made]
+            parts = [windows(each, rng, self.image_size, **WINDOWS) for each in made]
             labels = np.concatenate([part.labels for part in parts])
             images = np.concatenate([part.images for part in parts])
             found[split] = Samples(images, np.where(labels < 0, len(self.classes) - 1, labels))

@@ -153,7 +153,7 @@ def main() -> None:
         status = run()
     except argparse.ArgumentError as error:
         text = str(error)
-        unknown = re.search(r"(?:Key|Option) '([\w.]+)' is not|Unrecognized arguments: --([\w.]+)", text)
+        unknown = re.search(r"(?:key|option) '([\w.]+)' is not|unrecognized arguments: --([\w.]+)", text, re.I)
         known = [field.name for field in fields(Settings)]
         near = difflib.get_close_matches(unknown[1] or unknown[2], known, n=2) if unknown else []
         print(message(ValueError(text)) + (f"\n  did you mean {' or '.join(near)}?" if near else ""), file=sys.stderr)
