@@ -153,7 +153,20 @@ def test_both_paths_find_the_same(run: Path, made: Path, call: Call, tmp_path: P
 
 def test_average_precision_is_told(run: Path, made: Path, call: Call, tmp_path: Path) -> None:
     pytest.importorskip("pycocotools")
-    flags = ["--probability", 0.1, "--step", 8, "--truth", made / "boxes.json", "--draw", "false", "--out", "found"]
+    flags = [
+        "--probability",
+        0.1,
+        "--step",
+        8,
+        "--factor",
+        2,
+        "--truth",
+        made / "boxes.json",
+        "--draw",
+        "false",
+        "--out",
+        "found",
+    ]
     done = call(detect, run, made, *CONFIG, *flags)
     assert done.status == 0, done.err
     found = json.loads((tmp_path / "found/detections.json").read_text())
