@@ -234,3 +234,14 @@ def test_boxes_are_drawn_where_they_are() -> None:
     assert not lines[60:140, 110:290].any()
     labelled = np.asarray(drawn(black, boxes, ["a", "b"], labelled=True)).any(axis=2)
     assert labelled[30:50, 100:140].mean() > 0.5  # the label is above the box
+
+
+@pytest.mark.slow
+def test_trained_as_shipped_it_finds_digits_of_many_sizes(call: Call, shards: Path, tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    config = ["--config", str(PROJECT / "experiments/unpaddednet_pasted_digits.yaml")]
+    main.run_command(["fit", *config, "--name", "a", *QUIET])
+    assert call(paste, "made", "--pictures", 100, "--seed", 1, "--root", shards).status == 0
+    flags = ["--truth", "made/boxes.json", "--draw", "false", "--out", "found"]
+    assert call(detect, "runs/unpaddednet_pasted_digits/a", "made", *CONFIG, *flags).status == 0
+    assert json.loads((tmp_path / "found/detections.json").read_text())["score"]["mean"] >= 0.6
