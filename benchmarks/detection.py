@@ -57,7 +57,7 @@ class Case:
     factor: float
 
 
-CASES = [Case(32, 4, 1.5), Case(32, 4, 1.25), Case(32, 8, 1.5), Case(32, 16, 1.5), Case(64, 8, 1.5)]
+CASES = [Case(32, 4, 1.5), Case(32, 8, 1.5), Case(32, 16, 1.5), Case(64, 8, 1.5)]
 
 NETWORKS: list[tuple[str, int, Callable[[int], Classifier]]] = [
     ("UnpaddedNet", 32, lambda size: UnpaddedNet(CLASSES, size)),
