@@ -9,7 +9,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
 from callbacks import WholeCheckpointIO, with_those_of_every_run
 from datamodules import ImageDataModule
-from lightning_modules import Classifier
+from lightning_modules import Classifier, Network
 from messages import Help
 
 
@@ -31,7 +31,7 @@ class CLI(LightningCLI):
         quiet = {"exit_on_error": False, "allow_abbrev": False}  # callers print mistakes, without a page of usage
         shown = {"epilog": epilog, "formatter_class": Help}
         super().__init__(
-            Classifier,
+            Network,
             ImageDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
@@ -51,7 +51,7 @@ class CLI(LightningCLI):
             parser.link_arguments(f"data.{data}", f"model.init_args.{model}", apply_on="instantiate")
 
     def instantiate_trainer(self) -> Trainer:
-        """A trainer that writes into the run's folder, with the callbacks of every run."""
+        """A trainer that writes into the run's folder, with the callbacks of every run of such a network."""
         config = (self.config[self.subcommand] if self.subcommand else self.config).clone()
         for name in ("ckpt_path", "weights_only"):  # of a command, not of the run
             config.pop(name, None)
@@ -60,7 +60,9 @@ class CLI(LightningCLI):
         loggers = self._get(self.config_init, "logger") or ("" if settings.logger else None)
         return super().instantiate_trainer(
             default_root_dir=str(self.folder),
-            callbacks=with_those_of_every_run(settings.callbacks or [], text, self.typed, loggers),
+            callbacks=with_those_of_every_run(
+                settings.callbacks or [], text, self.typed, loggers, classifies=isinstance(self.model, Classifier)
+            ),
             plugins=settings.plugins or [WholeCheckpointIO()],
         )
 

@@ -22,6 +22,7 @@ UNHELPFUL = (
     "The number of training batches (",  # is smaller than log_every_n_steps: every epoch is logged
     "The '.*dataloader' does not have many workers",
     "You're resuming from a checkpoint that ended before the epoch ended",  # the datamodule goes on where it stopped
+    "You passed in a `val_dataloader` but have no `validation_step`",  # a generator has nothing to validate
     "Checkpoint directory .* exists and is not empty",
 )
 

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from callbacks.provenance import abbreviated
+from lightning_modules import Classifier
 
 PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
 FIGURE = re.compile(r"([\d.]+) % (test|validation) accuracy")
@@ -41,7 +42,7 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
     curves = []
     for experiment in experiments:
         text = experiment.read_text(encoding="utf-8")
-        if "EnsembleClassifier" in text:  # see below
+        if not is_classifier(yaml.safe_load(text)) or "EnsembleClassifier" in text:  # see below
             continue
         mine = sorted((r for r in records if r["experiment"] == experiment.stem), key=without_seed)
         if not mine:
@@ -52,6 +53,12 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
             for record in group:
                 curves += ["", *curve(record)]
     return "\n".join([*lines, *more, "", "## Records", *curves, ""])
+
+
+def is_classifier(experiment: dict[str, Any]) -> bool:
+    """Whether an experiment trains one, so that it has an accuracy."""
+    module, name = experiment["model"]["class_path"].rsplit(".", 1)
+    return issubclass(getattr(importlib.import_module(module), name), Classifier)
 
 
 def ensembles(records: list[Record], experiments: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Behaviours of a run, one a file; ``class_path: callbacks.PolyDecay`` in an experiment's YAML names one."""
 
+from callbacks.adversarial_means import AdversarialMeans
 from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.channels_last import ChannelsLast
 from callbacks.checkpoint_io import WholeCheckpointIO, newest_whole
@@ -14,6 +15,7 @@ from callbacks.finite_loss import FiniteLoss
 from callbacks.inverse_time_decay import InverseTimeDecay
 from callbacks.last_checkpoint import LastCheckpoint, Paused
 from callbacks.mean_loss import MeanLoss
+from callbacks.montage import Montage
 from callbacks.poly_decay import PolyDecay
 from callbacks.prediction_store import PredictionStore
 from callbacks.prediction_table import PredictionTable
@@ -30,6 +32,7 @@ from callbacks.unfreeze import Unfreeze
 
 __all__ = [
     "EMA",
+    "AdversarialMeans",
     "BestCheckpoint",
     "ChannelsLast",
     "ClassReport",
@@ -41,6 +44,7 @@ __all__ = [
     "InverseTimeDecay",
     "LastCheckpoint",
     "MeanLoss",
+    "Montage",
     "Paused",
     "PolyDecay",
     "PredictionStore",

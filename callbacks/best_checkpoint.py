@@ -8,10 +8,11 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 
 class BestCheckpoint(ModelCheckpoint):
-    """``best.ckpt``: the best validation top-1 accuracy, the earliest of equals; after metrics and history are written.
+    """``best.ckpt``: the best by the network's ``monitor``, the earliest of equals.
 
-    Where the test split validates (``validate_on_test`` of the datamodule), nothing may be chosen by it: then the best
-    checkpoint is the last one.
+    It is written after metrics and history. Where the test split validates (``validate_on_test`` of the datamodule),
+    nothing may be chosen by it: then the best checkpoint is the last one, as it is of a network that has nothing to
+    choose by.
 
     Lightning keeps absolute paths in its checkpoints, and forgets the best score once the folder was moved. Only the
     score is kept here: the path follows from the folder.
@@ -20,7 +21,6 @@ class BestCheckpoint(ModelCheckpoint):
     def __init__(self) -> None:
         super().__init__(
             filename="best",
-            monitor="val/top1",
             mode="max",
             save_on_train_epoch_end=True,
             auto_insert_metric_name=False,  # a slash in a metric's name would make a folder
@@ -29,8 +29,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Settle the folder, and whether there is a split to choose by."""
-        if getattr(trainer.datamodule, "validate_on_test", False):
-            self.monitor = None
+        self.monitor = None if getattr(trainer.datamodule, "validate_on_test", False) else pl_module.monitor
         self.dirpath = os.path.join(os.path.abspath(trainer.default_root_dir), "checkpoints")
         super().setup(trainer, pl_module, stage)
 

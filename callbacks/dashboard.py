@@ -1,6 +1,5 @@
-"""What a dashboard shows of a run beside its curves: configuration, classes, confusions, pictures."""
+"""What a dashboard shows of a classifier's run beside its curves: classes, confusions, pictures."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -8,17 +7,16 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.class_report import NOT_FINITE, Scores, counted, drawn_confusion
-from callbacks.panels import log_config, log_figure, log_pictures, log_table
-from callbacks.run_folder import CONFIG
+from callbacks.panels import log_figure, log_pictures, log_table
 
 
 class Dashboard(Callback):
     """Gives the trainer's loggers what they can show; without any it does nothing.
 
-    At the start, the configuration and ``train/augmented``, a batch as the network sees it; every
-    ``log_every_n_steps`` the learning rate; at the end of training (of the last validation) and of a test,
-    ``<stage>/classes`` with precision, recall and F1, ``<stage>/confusion`` and ``<stage>/predictions``. No step waits
-    for the device. Pictures need a datamodule with ``preprocessing``, which says what pixels an input was made of.
+    At the start ``train/augmented``, a batch as the network sees it; every ``log_every_n_steps`` the learning rate; at
+    the end of training (of the last validation) and of a test, ``<stage>/classes`` with precision, recall and F1,
+    ``<stage>/confusion`` and ``<stage>/predictions``. No step waits for the device. Pictures need a datamodule with
+    ``preprocessing``, which says what pixels an input was made of.
 
     Args:
         pictures: how many of a kind; 0 sends none.
@@ -36,12 +34,12 @@ class Dashboard(Callback):
         self._begin_evaluation()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the configuration."""
-        self._begin(trainer)
+        """See whether anybody looks."""
+        self._watched = trainer.strategy.broadcast(bool(trainer.loggers))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log it again: this may be another folder."""
-        self._begin(trainer)
+        """See whether anybody looks."""
+        self._watched = trainer.strategy.broadcast(bool(trainer.loggers))
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Show the first batch."""
@@ -104,13 +102,6 @@ class Dashboard(Callback):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Show what the last validation found."""
         self._show("val", trainer)
-
-    def _begin(self, trainer: Trainer) -> None:
-        self._watched = trainer.strategy.broadcast(bool(trainer.loggers))
-        path = Path(trainer.default_root_dir) / CONFIG
-        for logger in trainer.loggers:
-            if path.exists():
-                log_config(logger, path.read_text(encoding="utf-8"))
 
     def _begin_evaluation(self) -> None:
         self._confusion: Tensor | None = None

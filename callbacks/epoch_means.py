@@ -20,8 +20,8 @@ class EpochMeans(Callback):
     def sums(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """Scalar sums over samples, by metric name.
 
-        ``outputs`` is what the step returned, of a few batches in one: ``logits`` and ``labels`` one after the other,
-        ``loss`` the mean over all their samples.
+        ``outputs`` is what the step returned, of a few batches in one: ``loss`` the mean over all their samples, of all
+        else (of a classifier ``logits`` and ``labels``) the rows of one batch after those of the other.
         """
         raise NotImplementedError
 
@@ -113,7 +113,7 @@ class EpochMeans(Callback):
         earlier = self._totals.get(stage)
         self._totals[stage] = added if earlier is None else earlier.to(added.device) + added
         self._names[stage] = list(sums)
-        self._samples[stage] += len(outputs["labels"])
+        self._samples[stage] += samples(outputs)
 
     def _sums_and_samples(self, stage: str) -> Tensor:
         sums = self._totals[stage]
@@ -131,13 +131,18 @@ class EpochMeans(Callback):
             pl_module.log(f"{stage}/{name}", mean, prog_bar=shown)
 
 
+def samples(outputs: dict[str, Tensor]) -> int:
+    """How many the batch of a step had."""
+    return len(next(tensor for name, tensor in outputs.items() if name != "loss"))
+
+
 def joined(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     """What the steps returned for a few batches, as if for one."""
-    logits, labels = (torch.cat([batch[name] for batch in batches]) for name in ("logits", "labels"))
+    rows = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0] if name != "loss"}
     losses = torch.stack([batch["loss"] for batch in batches])
     losses = losses.to(widest_float(losses.device))
-    sizes = losses.new_tensor([len(batch["labels"]) for batch in batches])
-    return {"loss": (losses * sizes).sum() / len(labels), "logits": logits, "labels": labels}
+    sizes = losses.new_tensor([samples(batch) for batch in batches])
+    return {"loss": (losses * sizes).sum() / sizes.sum(), **rows}
 
 
 def widest_float(device: torch.device) -> torch.dtype:

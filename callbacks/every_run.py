@@ -22,7 +22,7 @@ from callbacks.training_monitor import TrainingMonitor
 
 
 def with_those_of_every_run(
-    chosen: Sequence[Callback], config: str, command: str, loggers: str | None = None
+    chosen: Sequence[Callback], config: str, command: str, loggers: str | None = None, classifies: bool = True
 ) -> list[Callback]:
     """An experiment's own callbacks, and those of every run of which it has none of the same class.
 
@@ -30,10 +30,14 @@ def with_those_of_every_run(
         config: the resolved configuration as YAML text.
         command: the command line.
         loggers: names for ``RunLoggers``; None where there is no other logger either, and no step pays for a dashboard.
+        classifies: whether the network is a classifier, of which accuracy, reports and predictions can be had.
     """
     always = [RunFolder(config, command), Provenance(config, command), StepSeed(), FiniteLoss()]
-    always += [MeanLoss(), TopKAccuracy(), TrainingMonitor(), ClassReport(), PredictionStore(), PredictionTable()]
-    always += [*[Dashboard()] * (loggers is not None), BestCheckpoint(), LastCheckpoint()]
+    always += [MeanLoss(), TrainingMonitor()]
+    if classifies:
+        always += [TopKAccuracy(), ClassReport(), PredictionStore(), PredictionTable()]
+        always += [Dashboard()] * (loggers is not None)
+    always += [BestCheckpoint(), LastCheckpoint()]
     added = [callback for callback in always if not any(isinstance(own, type(callback)) for own in chosen)]
     # Loggers are there before others look for them, and means are logged before the callbacks that read them.
     first = [RunLoggers(loggers)] if loggers else []

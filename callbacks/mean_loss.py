@@ -5,7 +5,7 @@ from typing import Any
 from pytorch_lightning import LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.epoch_means import EpochMeans
+from callbacks.epoch_means import EpochMeans, samples
 
 
 class MeanLoss(EpochMeans):
@@ -13,7 +13,7 @@ class MeanLoss(EpochMeans):
 
     def sums(self, outputs: dict[str, Tensor]) -> dict[str, Tensor]:
         """See ``EpochMeans.sums``."""
-        return {"loss": outputs["loss"] * len(outputs["labels"])}
+        return {"loss": outputs["loss"] * samples(outputs)}
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int

@@ -10,6 +10,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
+from callbacks.panels import log_config
 from callbacks.provenance import SESSIONS
 from callbacks.whole_file import whole_file
 
@@ -19,7 +20,7 @@ PREVIOUS = "checkpoints/previous.ckpt"
 
 
 class RunFolder(Callback):
-    """Writes the resolved configuration and the log of a run, and puts the configuration into its checkpoints.
+    """Writes the resolved configuration and the log of a run, and gives the configuration to checkpoints and loggers.
 
     The folder is ``trainer.default_root_dir``; it is made only once the data are there, so that a run which cannot
     start leaves nothing behind.
@@ -46,11 +47,25 @@ class RunFolder(Callback):
         log_to(folder / "log.txt")
         logging.getLogger("litvision").debug("%s", self.command)
 
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the folder's configuration."""
+        self._log_config(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log it again: this may be another folder."""
+        self._log_config(trainer)
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let a checkpoint alone say which run it came from, and how pictures are prepared for its network."""
         checkpoint["config"] = self.config
         if hasattr(trainer.datamodule, "preprocessing"):
             checkpoint["preprocessing"] = trainer.datamodule.preprocessing
+
+    def _log_config(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero and trainer.loggers:
+            config = config_of(Path(trainer.default_root_dir)).read_text(encoding="utf-8")
+            for dashboard in trainer.loggers:
+                log_config(dashboard, config)
 
 
 class RunLog(logging.FileHandler):

@@ -29,7 +29,8 @@ class Schedule(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Set the rate of the coming step."""
-        finished = trainer.current_epoch if self.interval == "epoch" else trainer.global_step
+        steps = trainer.global_step // len(trainer.optimizers)  # Lightning counts those of each
+        finished = trainer.current_epoch if self.interval == "epoch" else steps
         for optimizer in trainer.optimizers:
             # the groups' own values may come from a checkpoint; only the defaults are what the user configured
             rate = self.rate(optimizer.defaults["lr"], finished, self.total)

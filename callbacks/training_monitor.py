@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.epoch_means import EpochMeans
+from callbacks.epoch_means import EpochMeans, samples
 from callbacks.provenance import changes
 from callbacks.step_clock import StepClock
 from callbacks.whole_file import dispensable_file
@@ -23,6 +24,24 @@ TRAIN, VAL, BEST, CHANGE = "#4477aa", "#ee6677", "#888888", "#228833"
 LONG_WAIT = 0.1  # share of the training time that, spent waiting for data, is worth a word
 
 Record = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class Score:
+    """A metric that is the better the higher it is: its name in a record, and how people read it."""
+
+    metric: str
+    title: str
+    short: str
+    unit: str
+    factor: float
+
+
+SCORES = (
+    Score("top1", "Top-1 accuracy", "top-1", "%", 100),
+    Score("psnr", "PSNR", "PSNR", "dB", 1),
+    Score("discriminator", "Accuracy of the discriminator", "discriminator", "%", 100),
+)
 
 logger = logging.getLogger("litvision")
 
@@ -70,7 +89,7 @@ class TrainingMonitor(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
     ) -> None:
         """Count the images."""
-        self._clock.step_ends(len(outputs["labels"]))
+        self._clock.step_ends(samples(outputs))
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keep validation out of the training speed."""
@@ -119,14 +138,22 @@ class TrainingMonitor(Callback):
 
 
 def line(record: Record, max_epochs: int | None) -> str:
-    """How an epoch went: epoch, loss and top-1 accuracy (training / validation) where measured, learning rate."""
+    """How an epoch went: epoch, loss and score (training / validation) where measured, learning rate."""
     epoch = f"epoch {record['epoch']}"
     if max_epochs is not None and max_epochs > 0:
         epoch = f"epoch {record['epoch']:>{len(str(max_epochs))}}/{max_epochs}"
     loss = " / ".join(f"{value:.4f}" for value in both_stages(record, "loss"))
-    top1 = " / ".join(f"{100 * value:.1f}" for value in both_stages(record, "top1"))
-    parts = [epoch, loss and f"loss {loss}", top1 and f"top-1 {top1} %", f"lr {record['lr']:.4g}"]
+    score = score_of([record])
+    scores = " / ".join(f"{score.factor * value:.1f}" for value in both_stages(record, score.metric))
+    shown = f"{score.short} {scores} {score.unit}"
+    parts = [epoch, loss and f"loss {loss}", scores and shown, f"lr {record['lr']:.4g}"]
     return "  ".join(part for part in parts if part)
+
+
+def score_of(history: Sequence[Record]) -> Score:
+    """The score of a run, which tells what it trains: the first of ``SCORES`` that it measured."""
+    measured = {name.partition("/")[2] for record in history for name in record}
+    return next((score for score in SCORES if score.metric in measured), SCORES[0])
 
 
 def both_stages(record: Record, metric: str) -> list[float]:
@@ -149,20 +176,20 @@ def write(history: list[Record], path: Path) -> None:
 
 
 def draw(history: list[Record], path: Path, changes: Sequence[float] = ()) -> None:
-    """Loss and top-1 accuracy over the epochs, and the learning rate if it varied; a line where settings changed."""
+    """Loss and score over the epochs, and the learning rate if it varied; a line where settings changed."""
     rate_varied = len({record["lr"] for record in history}) > 1
     widths = [5, 5, 3] if rate_varied else [5, 5]
     figure = Figure(figsize=(sum(widths), 4), dpi=100)
-    loss, accuracy, *rate = figure.subplots(1, len(widths), width_ratios=widths)
+    loss, scores, *rate = figure.subplots(1, len(widths), width_ratios=widths)
     # by hand, in inches: a layout engine would draw everything twice
     figure.subplots_adjust(left=0.6 / sum(widths), right=1 - 0.2 / sum(widths), bottom=0.14, top=0.92, wspace=0.22)
 
-    best = best_epoch(history)
+    best, score = best_epoch(history), score_of(history)
     draw_metric(loss, history, "loss", 1, best)
-    draw_metric(accuracy, history, "top1", 100, best)
+    draw_metric(scores, history, score.metric, score.factor, best)
     loss.set_title("Loss")
-    accuracy.set_title("Top-1 accuracy")
-    accuracy.set_ylabel("%")
+    scores.set_title(score.title)
+    scores.set_ylabel(score.unit)
     if rate_varied:
         rate[0].plot(*curve(history, "lr"), color=BEST)
         rate[0].set_yscale("log")
@@ -204,8 +231,8 @@ def curve(history: list[Record], name: str) -> tuple[list[float], list[float]]:
 
 
 def best_epoch(history: list[Record]) -> int | None:
-    """The first epoch with the highest validation accuracy, or with the lowest validation loss without one."""
-    for name, sign in (("val/top1", 1), ("val/loss", -1)):
+    """The first epoch with the highest score in validation, or with the lowest validation loss without one."""
+    for name, sign in ((f"val/{score_of(history).metric}", 1), ("val/loss", -1)):
         epochs, measured = curve(history, name)
         if epochs:
             return max(zip(epochs, measured, strict=True), key=lambda point: sign * point[1])[0]

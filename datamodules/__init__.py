@@ -8,11 +8,13 @@ from datamodules.dogs_vs_cats import DogsVsCats
 from datamodules.flowers17 import Flowers17
 from datamodules.image_folder import ImageFolder
 from datamodules.keras_affine import KerasAffine
+from datamodules.mnist import MNIST
 from datamodules.pasted_objects import PastedCIFAR10, PastedDigits
 from datamodules.tiny_imagenet import TinyImageNet
 
 __all__ = [
     "CIFAR10",
+    "MNIST",
     "BatchAugment",
     "Digits",
     "DogsVsCats",

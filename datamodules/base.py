@@ -150,6 +150,12 @@ class ImageDataModule(LightningDataModule):
         """Names of the classes, in a data set where only its files tell (see ``classes_of_files``)."""
         raise NotImplementedError
 
+    def fetch(self, folder: Path) -> None:
+        """Download the official files, those of an archive if a data set says no more, to ``folder / raw_folder``."""
+        archive = download(self.url, self.checksum, folder)
+        extract(archive, folder / self.raw_folder)
+        archive.unlink()
+
     @property
     def num_classes(self) -> int:
         """Number of classes C."""
@@ -446,9 +452,7 @@ class ImageDataModule(LightningDataModule):
         folder.mkdir(parents=True, exist_ok=True)
         with one_at_a_time(folder / f".{self.raw_folder}.lock", f"downloading {self.name}"):
             if not self._find_raw():
-                archive = download(self.url, self.checksum, folder)
-                extract(archive, folder / self.raw_folder)
-                archive.unlink()
+                self.fetch(folder)
         return self._find_raw() or folder / self.raw_folder
 
 

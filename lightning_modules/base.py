@@ -1,20 +1,20 @@
-"""The one LightningModule that every architecture extends: its steps, its optimizer, nothing else."""
+"""The one LightningModule that every classifier extends: its steps, its optimizer, nothing else."""
 
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from lightning_modules.network import Network
+
 DECAYED = (nn.modules.conv._ConvNd, nn.Linear, nn.MultiheadAttention)
 
 
-class Classifier(LightningModule):
+class Classifier(Network):
     """An image classifier trained with cross-entropy.
 
     A subclass builds ``self.net``, or overrides ``forward``. Metrics, schedules, logs and plots are callbacks that
@@ -30,6 +30,7 @@ class Classifier(LightningModule):
         label_smoothing: share of the target probability spread over all classes, 0 to 1.
     """
 
+    monitor = "val/top1"
     net: nn.Module
     auxiliary_weight: float = 0.0  # of each auxiliary classifier's loss, beside 1 for the network's own
 
@@ -85,30 +86,6 @@ class Classifier(LightningModule):
         """Logits ``(B, C)`` of ``(B, 3, H, W)``; of V views ``(B, V, 3, H, W)`` those of their mean probabilities."""
         return log_mean_probabilities([self(view) for view in images.unbind(1)]) if images.ndim == 5 else self(images)
 
-    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another network before any is loaded.
-
-        Raises:
-            ValueError: names the first weights that differ.
-        """
-        if "state_dict" not in checkpoint:  # a strategy that shards weights has loaded them, and compared names
-            return
-        found = {name: tuple(tensor.shape) for name, tensor in checkpoint["state_dict"].items()}
-        expected = {name: tuple(tensor.shape) for name, tensor in self.state_dict().items()}
-        differing = [name for name in (expected | found) if expected.get(name) != found.get(name)]
-        if differing:
-            name = differing[0]
-            raise ValueError(
-                f"the checkpoint holds another network than this {type(self).__name__}: {len(differing)} tensors "
-                f"differ, {name} is {found.get(name, 'missing')} there and {expected.get(name, 'missing')} here"
-            )
-
-    def on_train_start(self) -> None:
-        """Give a continued run the optimizer settings it is configured with, not those that its checkpoint holds."""
-        groups = self.optimizers(use_pl_optimizer=False).param_groups
-        for group, configured in zip(groups, self.configure_optimizers().param_groups, strict=True):
-            group.update({name: value for name, value in configured.items() if name != "params"})
-
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """One parameter group for each distinct weight decay and factor of the learning rate."""
         groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
@@ -149,7 +126,7 @@ def keras_defaults(net: nn.Module, batch_norm_momentum: float, batch_norm_eps: f
         batch_norm_eps: added to the variance; Keras has 0.001.
     """
     for module in net.modules():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
         elif isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):

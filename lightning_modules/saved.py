@@ -1,13 +1,16 @@
 """A trained network as its checkpoint keeps it: weights, configuration, and how its pictures are prepared."""
 
 import json
+from importlib import import_module
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_modules.base import Classifier
+from lightning_modules.network import Network
 from tensor_file import read_tensors
 
 BEST = "checkpoints/best.ckpt"  # in a run's folder
@@ -16,13 +19,18 @@ Preprocessing = dict[str, Any]
 """``classes``, their names; ``stored_size`` and ``input_size`` in pixels; ``shift`` and ``scale``, tensors
 ``(1, 3, h, w)``; and where they come from: ``packed_set`` and ``normalization``, names."""
 
+Kind = TypeVar("Kind", bound=Network)
 
-def saved_network(place: str | Path) -> tuple[Classifier, Preprocessing]:
+
+def saved_network(place: str | Path, kind: type[Kind] = Classifier) -> tuple[Kind, Preprocessing]:
     """The network of a checkpoint, of a run's best checkpoint, or of exported weights; no code in the file can run.
+
+    Args:
+        kind: what it must be.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is damaged, or does not hold all that is needed.
+        ValueError: the file is damaged, does not hold all that is needed, or holds another kind of network.
     """
     path = Path(place, BEST) if Path(place).is_dir() else Path(place)
     if not path.is_file():
@@ -30,10 +38,14 @@ def saved_network(place: str | Path) -> tuple[Classifier, Preprocessing]:
     saved = _weights_file(path) if path.suffix == ".safetensors" else _checkpoint(path)
     preprocessing = saved["preprocessing"]
     settings = yaml.safe_load(saved["config"])["model"]
-    settings["init_args"]["num_classes"] = len(preprocessing["classes"])
-    settings["init_args"]["image_size"] = preprocessing["input_size"]
+    module, _, name = settings["class_path"].rpartition(".")
+    found = getattr(import_module(module), name, None)
+    if not (isinstance(found, type) and issubclass(found, kind)):
+        raise ValueError(f"{path} holds a {name}, which is no {kind.__name__}")
+    of_data = {"num_classes": len(preprocessing["classes"]), "image_size": preprocessing["input_size"]}
+    settings["init_args"] |= {name: of_data[name] for name in of_data.keys() & signature(found).parameters.keys()}
     parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_lightning_class_args(Classifier, "model", subclass_mode=True)
+    parser.add_lightning_class_args(kind, "model", subclass_mode=True)
     network = parser.instantiate_classes(parser.parse_object({"model": settings})).model
     network.on_load_checkpoint(saved)  # refuses the weights of another network
     network.load_state_dict(saved["state_dict"])

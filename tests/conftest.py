@@ -20,7 +20,7 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Small data sets in the folders of the official ones.
 
     17flowers/jpg has all 1 360 files, cifar-10-batches-py 60 pictures a batch, dogs-vs-cats 60 of each,
-    tiny-imagenet-200 six classes with 60 training pictures and 2 of validation.
+    tiny-imagenet-200 six classes with 60 training pictures and 2 of validation, MNIST 120 digits and 40 of the test.
     """
     folder, rng = tmp_path_factory.mktemp("raw"), np.random.default_rng(0)
     flowers, cifar = folder / "17flowers" / "jpg", folder / "cifar-10-batches-py"
@@ -51,6 +51,14 @@ def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (tiny / "val/val_annotations.txt").write_text("".join(annotations))
     for number in range(12):
         Image.new("RGB", (64, 64), (40 * (number % 6), 4 * number, 255)).save(tiny / f"val/images/val_{number}.JPEG")
+    mnist = folder / "MNIST" / "raw"
+    mnist.mkdir(parents=True)
+    for prefix, rows in (("train", 120), ("t10k", 40)):
+        images, labels = rng.integers(0, 256, (rows, 28, 28), np.uint8), np.arange(rows, dtype=np.uint8) % 10
+        header = (0x0803).to_bytes(4, "big") + b"".join(n.to_bytes(4, "big") for n in images.shape)
+        (mnist / f"{prefix}-images-idx3-ubyte").write_bytes(header + images.tobytes())
+        header = (0x0801).to_bytes(4, "big") + rows.to_bytes(4, "big")
+        (mnist / f"{prefix}-labels-idx1-ubyte").write_bytes(header + labels.tobytes())
     return folder
 
 

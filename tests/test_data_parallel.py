@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 import main
 from callbacks import WholeCheckpointIO, with_those_of_every_run
 from datamodules import BatchAugment, Digits
-from lightning_modules import Classifier, MiniVGGNet
+from lightning_modules import DCGAN, Classifier, MiniVGGNet
 
 PROJECT = Path(main.__file__).parent
 STEPS = 1212 // 60  # an epoch
@@ -226,3 +226,39 @@ def test_sharded_weights_train_as_whole_ones_do(tmp_path: Path, shards: Path) ->
     )
     for name, weight in other.items():
         torch.testing.assert_close(one[name], weight, rtol=0, atol=1e-5)
+
+
+class Weights(Callback):
+    """Writes each process's weights at the end."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        torch.save(pl_module.state_dict(), self.folder / f"{trainer.global_rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_networks_that_train_in_turns_are_the_same_in_all_processes(shards: Path, tmp_path: Path) -> None:
+    seed_everything(3, verbose=False)
+    trainer = Trainer(
+        accelerator="cpu",
+        devices=2,
+        strategy="ddp_fork_find_unused_parameters_true",
+        default_root_dir=tmp_path,
+        logger=False,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        plugins=[WholeCheckpointIO()],
+        callbacks=with_those_of_every_run([Weights(tmp_path)], "", "", classifies=False),
+        max_epochs=1,
+        limit_train_batches=3,
+    )
+    model = DCGAN(10, 32, optimizer=lambda parameters: torch.optim.SGD(parameters, 0.1))
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    trainer.fit(model, datamodule=Digits(root=str(shards), batch_size=60, normalization="symmetric"))
+    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    for name, weight in before.items():
+        assert torch.equal(first[name], second[name]), name
+        assert not torch.equal(first[name], weight), name

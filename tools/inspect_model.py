@@ -21,12 +21,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks import Unfreeze, run_folder
 from cli import CLI, experiment
-from lightning_modules import Classifier
+from lightning_modules import Classifier, Network
 from messages import message, quieten
 
 
-def layers_of(model: Classifier) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
-    """Name, module and output shape, without the batch, of each layer in the order of use; found on shapes alone."""
+def layers_of(model: Network) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
+    """Name, module and output shape, without the batch, of each layer in the order of use; found on shapes alone.
+
+    Raises:
+        ValueError: it is no classifier.
+    """
+    if not isinstance(model, Classifier):
+        raise ValueError(f"a {type(model).__name__} is no classifier, whose layers one picture passes in turn")
     found: list[tuple[str, nn.Module, tuple[int, ...]]] = []
 
     def note(name: str, module: nn.Module, output: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Loss and top-k accuracy: counted by hand, by scikit-learn, and over whole epochs."""
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,10 @@ import pytest
 import torch
 from pytorch_lightning import Trainer
 from sklearn.metrics import log_loss, top_k_accuracy_score
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import MeanLoss, TopKAccuracy
+from callbacks import AdversarialMeans, MeanLoss, TopKAccuracy
 from lightning_modules import Classifier
 
 
@@ -37,6 +39,16 @@ def test_a_row_that_is_not_finite_is_a_miss(bad: float) -> None:
 
 def test_mixed_labels_count_by_their_largest_share() -> None:
     assert hits([[3.0, 2.0, 1.0], [3.0, 2.0, 1.0]], [[0.7, 0.3, 0.0], [0.2, 0.2, 0.6]], 1, 2) == [1, 1]
+
+
+def test_generator_and_discriminator_by_hand() -> None:
+    real, generated, fooled = torch.tensor([2.0, -1.0]), torch.tensor([-3.0, -0.5]), torch.tensor([0.0, 1.0])
+    sums = AdversarialMeans().sums({"real": real, "generated": generated, "fooled": fooled})
+    assert sums["discriminator"] == 1.5  # three of four pictures, two of them a sample
+    ones, zeros = torch.ones(2), torch.zeros(2)
+    entropy = partial(F.binary_cross_entropy_with_logits, reduction="sum")
+    torch.testing.assert_close(sums["generator_loss"], entropy(fooled, ones))
+    torch.testing.assert_close(sums["discriminator_loss"], (entropy(real, ones) + entropy(generated, zeros)) / 2)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -60,6 +60,13 @@ def test_a_healthy_experiment(doctor: Callable[..., Visit], shards: Path, flags:
     assert ("no augmentation" in done.out) == (not flags)
 
 
+def test_networks_that_train_against_each_other(doctor: Callable[..., Visit], shards: Path) -> None:
+    flags = ["--data.root", str(shards), "--data.image_size", "32", "--data.validate_on_test", "false"]
+    done = doctor("experiments/dcgan_digits.yaml", *flags)
+    assert done.status == 0, done.out + done.err
+    assert "not tried: a DCGAN has more than one loss" in done.out
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [

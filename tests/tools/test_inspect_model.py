@@ -56,6 +56,7 @@ def test_layers_shapes_parameters_and_what_is_frozen(tmp_path: Path) -> None:
 def test_mistakes_are_named(tmp_path: Path) -> None:
     assert "no experiment's YAML file" in inspect(str(tmp_path / "none.yaml")).stderr
     assert "give an experiment's YAML file, or a run's folder" in inspect().stderr
+    assert "a DCGAN is no classifier" in inspect(str(PROJECT / "experiments/dcgan_digits.yaml")).stderr
     wrong = tmp_path / "tuner.yaml"
     wrong.write_text(FINE_TUNER.replace("[net.body]", "[net.boddy]"))
     refused = inspect(str(wrong))

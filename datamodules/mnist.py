@@ -1,0 +1,47 @@
+"""MNIST: 70 000 handwritten digits, grey and 28x28 (LeCun et al. 1998), as torchvision loads them."""
+
+from pathlib import Path
+
+import numpy as np
+from torchvision import datasets
+from torchvision.datasets.mnist import read_image_file, read_label_file
+
+from datamodules.base import ImageDataModule
+from datamodules.pack import Samples
+
+
+class MNIST(ImageDataModule):
+    """Ten classes in 60 000 training and 10 000 test pictures, stored as RGB of three equal channels."""
+
+    name = "mnist"
+    classes = tuple("0123456789")
+    official_samples = 70_000
+    default_image_size = 28
+    raw_folder = "MNIST"
+    raw_file = "raw/train-images-idx3-ubyte"
+    url = datasets.MNIST.mirrors[0]
+
+    def fetch(self, folder: Path) -> None:
+        """Four files by torchvision, which tries its mirrors in turn and compares check sums."""
+        datasets.MNIST(str(folder), download=True)
+
+    def read(self, raw: Path) -> dict[str, Samples]:
+        """The official splits.
+
+        Raises:
+            ValueError: a file is missing, or is not one of MNIST's.
+        """
+        return {split: _samples(raw / "raw", prefix) for split, prefix in (("train", "train"), ("test", "t10k"))}
+
+
+def _samples(folder: Path, prefix: str) -> Samples:
+    try:
+        images = read_image_file(str(folder / f"{prefix}-images-idx3-ubyte")).numpy()
+        labels = read_label_file(str(folder / f"{prefix}-labels-idx1-ubyte")).numpy()
+    except FileNotFoundError as error:
+        raise ValueError(f"{error.filename} is missing; delete {folder} to download MNIST anew") from None
+    except (AssertionError, KeyError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"the files {prefix}-* in {folder} are not those of MNIST ({error or 'other types'})"
+        ) from error
+    return Samples(np.repeat(images[..., None], 3, axis=3), labels.astype(np.int64))

@@ -1,0 +1,107 @@
+"""DCGAN against the table of its layers, and its step against the same written out by hand."""
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import main
+from lightning_modules import DCGAN
+from lightning_modules.dcgan import Discriminator, Generator
+
+
+def trainable(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)
+
+
+def test_published_parameter_counts() -> None:
+    # linear, BatchNorm, linear, BatchNorm, transposed convolution, BatchNorm, transposed convolution
+    batch_norms = 2 * 512 + 2 * 3136 + 2 * 32
+    assert trainable(Generator(100, 1, 28)) == 51_712 + 1_608_768 + 51_232 + 801 + batch_norms == 1_719_873
+    discriminator = (25 * 32 + 32) + (25 * 32 * 64 + 64) + (3136 * 512 + 512) + (512 + 1)
+    assert trainable(Discriminator(1, 28)) == discriminator
+
+
+@pytest.mark.parametrize(("image_size", "channels", "conditional"), [(28, 1, False), (32, 3, True), (8, 1, True)])
+def test_shapes_and_range(image_size: int, channels: int, conditional: bool) -> None:
+    model = DCGAN(10, image_size, channels, conditional=conditional)
+    pictures = model(model.noise(6, seed=1), model.labels(6))
+    assert pictures.shape == (6, channels, image_size, image_size)
+    assert pictures.abs().max() <= 1
+    assert model.judged(pictures, model.labels(6)).shape == (6,)
+    samples = model.samples(5, seed=1)
+    assert (samples.shape, samples.dtype) == ((5, image_size, image_size, 3), torch.uint8)
+    assert model.training  # as it was
+
+
+def test_the_class_matters_where_it_is_shown_and_only_there() -> None:
+    for conditional in (False, True):
+        model = DCGAN(10, 28, conditional=conditional).eval()
+        noise = model.noise(1, seed=0).expand(2, -1)
+        three_and_seven = torch.tensor([3, 7])
+        first, second = model(noise, three_and_seven)
+        assert torch.equal(first, second) != conditional
+        first, second = model.judged(torch.zeros(2, 1, 28, 28), three_and_seven)
+        assert torch.equal(first, second) != conditional
+
+
+def test_noise_is_uniform_and_of_its_seed_alone() -> None:
+    model = DCGAN(10, 28)
+    torch.manual_seed(0)
+    first = model.noise(1000, seed=7)
+    torch.rand(3)
+    assert torch.equal(first, model.noise(1000, seed=7))
+    assert not torch.equal(first, model.noise(1000, seed=8))
+    assert -1 <= first.min() < -0.99
+    assert 0.99 < first.max() <= 1
+    assert abs(first.var().item() - 1 / 3) < 0.01
+
+
+def by_hand(model: DCGAN, images: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses of a step by plain torch, which changes the model: binary cross-entropies of ones and zeros."""
+    optimizers = [torch.optim.SGD(network.parameters(), 0.1) for network in (model.generator, model.discriminator)]
+    pictures = model.generator(noise)
+    logits = model.discriminator(torch.cat([images[:, :1], pictures.detach()]))
+    targets = torch.cat([torch.ones(len(images), 1), torch.zeros(len(images), 1)])
+    discriminator_loss = F.binary_cross_entropy(logits.sigmoid(), targets)
+    discriminator_loss.backward()
+    optimizers[1].step()
+    model.zero_grad()
+    generator_loss = F.binary_cross_entropy(model.discriminator(pictures).sigmoid(), torch.ones(len(images), 1))
+    generator_loss.backward()
+    optimizers[0].step()
+    return discriminator_loss, generator_loss
+
+
+def test_a_step_is_one_of_each_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = DCGAN(10, 28, optimizer=lambda parameters: torch.optim.SGD(parameters, 0.1))
+    other = copy.deepcopy(model)
+    images = torch.rand(4, 1, 28, 28).expand(-1, 3, -1, -1) * 2 - 1
+    optimizers = model.configure_optimizers()
+    monkeypatch.setattr(model, "optimizers", lambda: optimizers)
+    monkeypatch.setattr(model, "manual_backward", lambda loss: loss.backward())
+    torch.manual_seed(1)
+    outputs = model.training_step((images, model.labels(4)), 0)
+    torch.manual_seed(1)
+    losses = by_hand(other, images, 2 * torch.rand(4, 100) - 1)
+    torch.testing.assert_close(outputs["loss"], sum(losses).detach())
+    torch.testing.assert_close(F.softplus(-outputs["fooled"]).mean(), losses[1].detach())
+    for (name, mine), theirs in zip(model.named_parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, msg=name)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("arguments", "said"), [((30, 1), "multiple of 4, not 30"), ((28, 2), "1 or 3 channels")])
+def test_refused(arguments: tuple[int, int], said: str) -> None:
+    with pytest.raises(ValueError, match=said):
+        DCGAN(10, *arguments)
+
+
+def test_another_range_of_pixels_is_refused(shards, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["--model", "lightning_modules.DCGAN", "--data", "datamodules.Digits", "--data.root", str(shards)]
+    with pytest.raises(ValueError, match="--data.normalization symmetric, not standardize"):
+        main.run_command(["fit", *given, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"])

@@ -1,0 +1,153 @@
+"""A DCGAN from its training to pictures and their score."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import main
+from callbacks.montage import montage
+from lightning_modules import DCGAN
+from lightning_modules.saved import saved_network
+from tools import generate
+
+PROJECT = Path(main.__file__).parent
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+
+
+@pytest.fixture(scope="module")
+def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two DCGANs, the second conditional, and a classifier of the digits."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        short = [*QUIET, "--trainer.max_epochs", "2", "--trainer.limit_train_batches", "5"]
+        for experiment in ("dcgan_digits", "dcgan_digits_conditional", "quickstart_digits"):
+            config = ["--config", str(PROJECT / f"experiments/{experiment}.yaml"), "--data.root", str(shards)]
+            main.run_command(["fit", *config, *short, "--name", "a", "--data.image_size", "32"])
+    return folder / "runs"
+
+
+def call(*args: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(PROJECT / "tools/generate.py"), *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def test_a_run_shows_what_it_learns(runs: Path) -> None:
+    run = runs / "dcgan_digits/a"
+    record = json.loads((run / "history.json").read_text())[-1]
+    assert record["step"] == 2 * 2 * 5  # two epochs of five batches, two optimizers
+    assert record["lr"] == pytest.approx(2e-4 / (1 + 4e-6 * 9))  # after nine steps of each
+    losses = record["train/generator_loss"], record["train/discriminator_loss"]
+    assert record["train/loss"] == pytest.approx(sum(losses), rel=1e-5)
+    assert 0 <= record["train/discriminator"] <= 1
+    montages = sorted(path.name for path in (run / "montages").iterdir())
+    assert montages == ["epoch-001-batch-00005.png", "epoch-002-batch-00005.png"]
+    last = np.asarray(Image.open(run / "montages" / montages[-1]))
+    network, _ = saved_network(run, DCGAN)
+    np.testing.assert_array_equal(last, montage(network.samples(256, seed=42).numpy(), 16))
+
+
+def test_an_interrupted_run_goes_on_to_the_bit(runs: Path, shards: Path, tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = ["--config", str(PROJECT / "experiments/dcgan_digits.yaml"), "--data.root", str(shards), *QUIET]
+    short = ["--trainer.limit_train_batches", "5", "--data.image_size", "32", "--name", "a"]
+    main.run_command(["fit", *config, *short, "--trainer.max_epochs", "1"])
+    main.run_command(["fit", "--run", "runs/dcgan_digits/a", "--trainer.max_epochs", "2"])
+    first, second = (saved_network(run / "dcgan_digits/a", DCGAN)[0].state_dict() for run in (runs, Path("runs")))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_montage_lays_pictures_in_rows() -> None:
+    pictures = np.arange(5, dtype=np.uint8)[:, None, None, None] + np.zeros((5, 2, 3, 3), np.uint8)
+    sheet = montage(pictures, 3)
+    assert sheet.shape == (4, 9, 3)
+    assert sheet[::2, ::3, 0].tolist() == [[0, 1, 2], [3, 4, 0]]
+
+
+def test_pictures_of_the_classes_that_are_asked_for(runs: Path, tmp_path: Path) -> None:
+    run, out, folder = runs / "dcgan_digits_conditional/a", tmp_path / "all.png", tmp_path / "each"
+    done = call(run, "--count", 6, "--classes", 3, 7, "--seed", 5, "--out", out, "--folder", folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == [f"{number:05d}-{'37'[number % 2]}.png" for number in range(6)]
+    network, _ = saved_network(run, DCGAN)
+    expected = network.generate(network.noise(6, seed=5), torch.tensor([3, 7] * 3)).numpy()
+    for name, picture in zip(names, expected, strict=True):
+        np.testing.assert_array_equal(np.asarray(Image.open(folder / name)), picture)
+    np.testing.assert_array_equal(np.asarray(Image.open(out)), montage(expected, 3))
+
+
+def test_a_walk_goes_from_each_noise_to_the_next() -> None:
+    noise = torch.tensor([[0.0, 1.0], [1.0, -1.0]])
+    expected = [[0, 1], [0.5, 0], [1, -1], [0.5, 0]]
+    torch.testing.assert_close(generate.walked(noise, 2), torch.tensor(expected))
+    assert torch.equal(generate.walked(noise, 1), noise)
+
+
+class Grey:
+    """A classifier of three classes by how bright the pictures are."""
+
+    classes = ("dark", "grey", "bright")
+    stored_size = 4
+
+    def __init__(self, steps: int = 3) -> None:
+        self.steps = steps
+
+    def probabilities(self, pictures: list[np.ndarray]) -> np.ndarray:
+        found = np.full((len(pictures), 3), 0.04, np.float32)
+        for row, picture in zip(found, pictures, strict=True):
+            assert picture.shape == (4, 4, 3)
+            row[min(int(picture.mean() // (256 / self.steps)), 2)] = 0.92
+        return found
+
+
+def test_the_score_counts() -> None:
+    pictures = np.zeros((300, 8, 8, 3), np.uint8)
+    pictures[150:298] = 128
+    pictures[298:] = 255  # two in three hundred: not there
+    labels = np.repeat([0, 1], 150)
+    found = generate.score([Grey()], pictures, labels)
+    assert found["classes_present"] == 2
+    assert found["shares"] == {"dark": 0.5, "grey": 0.4933, "bright": 0.0067}
+    assert found["accuracy"] == pytest.approx(298 / 300, abs=1e-4)
+    assert (found["sure"], found["mean_probability"]) == (1, 0.92)
+    entropy = -sum(share * np.log(share) for share in (0.5, 148 / 300, 2 / 300)) / np.log(3)
+    assert found["balance"] == pytest.approx(entropy, abs=1e-4)
+    assert "agreement" not in found
+    found = generate.score([Grey(), Grey(2)], pictures, None)  # the second finds two kinds only
+    assert found["agreement"] == pytest.approx(298 / 300, abs=1e-4)
+    assert "accuracy" not in found
+
+
+def test_score_of_a_run(runs: Path) -> None:
+    classifier = runs / "quickstart_digits/a"
+    done = call(runs / "dcgan_digits_conditional/a", "--count", 50, "--score", classifier, classifier)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout)
+    assert found["pictures"] == 50
+    assert found["agreement"] == 1  # with itself
+    assert 0 <= found["accuracy"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("network", "flags", "said"),
+    [
+        ("quickstart_digits/a", ["--out", "a.png"], "holds a MiniVGGNet, which is no DCGAN"),
+        ("dcgan_digits/a", ["--out", "a.png", "--classes", "3"], "does not know classes"),
+        ("dcgan_digits_conditional/a", ["--out", "a.png", "--classes", "nine"], "there is no class 'nine'; near are 0"),
+        ("dcgan_digits/a", ["--score", "RUNS/dcgan_digits/a"], "holds a DCGAN, which is no Classifier"),
+        ("dcgan_digits/a", [], "say what to do"),
+        ("nowhere", ["--out", "a.png"], "is no file"),
+    ],
+)
+def test_refused_in_plain_words(runs: Path, network: str, flags: list[str], said: str) -> None:
+    done = call(runs / network, *[flag.replace("RUNS", str(runs)) for flag in flags])
+    assert done.returncode in (1, 2)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
