@@ -1,10 +1,12 @@
 """Made pictures: what is said to be in them is there, and windows are labelled by their overlap."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import datamodules
-from datamodules import PastedDigits, pasted_objects
+from datamodules import PastedCIFAR10, PastedDigits, pasted_objects
 from datamodules.pack import Samples
 from datamodules.pasted import SIZE, Scene, background, scene, windows
 
@@ -116,6 +118,20 @@ def test_no_scan_of_another_split_is_used(few: None, monkeypatch: pytest.MonkeyP
     assert sorted(used) == [135, 450, 1212]  # as the digits are split: a quarter tests, a tenth of the rest validates
     scans = datamodules.Digits().read(None)["train"].images
     assert sum(len(each) for each in used.values()) == len({image.tobytes() for image in scans})
+
+
+def test_pictures_of_cifar10_come_from_their_own_split(few: None, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[tuple[int, bool]] = []
+
+    def recorded(objects: Samples, *arguments: object) -> Scene:
+        used.append((len(objects), arguments[-1]))
+        return scene(objects, *arguments)
+
+    monkeypatch.setattr(pasted_objects, "scene", recorded)
+    found = PastedCIFAR10(source=str(raw)).read(raw / "cifar-10-batches-py")
+    assert used == [(270, True)] * 12 + [(30, True)] * 6 + [(60, True)] * 6
+    assert max(samples.labels.max() for samples in found.values()) == 10
+    assert PastedCIFAR10.classes[10] == "background"
 
 
 def test_every_class_and_background_in_every_split(monkeypatch: pytest.MonkeyPatch) -> None:
