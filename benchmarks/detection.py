@@ -176,10 +176,12 @@ def main() -> None:
     print(f"`python benchmarks/detection.py`, commit {abbreviated(commit(Path(__file__).parent))}.")
     print(f"{hardware(torch.device('cpu'))}, Python {platform.python_version()}, torch {torch.__version__}.")
     weights = "of 32 pixels trained, of 64 with random weights" if arguments.network else "with random weights"
-    print(f"Median (range) of {ROUNDS} rounds a side, taken in turns: UnpaddedNet {weights}, over an image")
-    print("pyramid of one made picture of 350x262 pixels, in batches of 64. Both sides find the same boxes, before and")
+    print(f"Median (range) of {ROUNDS} rounds a side, taken in turns: UnpaddedNet {weights},")
     print(
-        "after non-maximum suppression, in every round; the last column is the greatest difference of probabilities.\n"
+        "over an image pyramid of one made picture of 350x262 pixels, in batches of 64. Both sides find the same boxes,"
+    )
+    print(
+        "before and after suppression, in every round; the last column is the greatest difference of probabilities.\n"
     )
     print("\n".join(table))
     print("\nFor which networks both are the same, with random weights: logits of both ways, of windows of noise, may")
