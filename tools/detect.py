@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -89,17 +90,15 @@ def table(found: list[Found]) -> Table:
     return table
 
 
-def precision(boxes: dict[str, Boxes], truth: Path, classes: list[str]) -> Score:
-    """That of the boxes of pictures by their files.
+def precision(boxes: dict[str, Boxes], known: dict[str, Boxes], classes: list[str]) -> Score:
+    """That of the boxes of pictures by their files, beside what is known of pictures by the names of those.
 
     Raises:
-        ModuleNotFoundError: a package is missing; says which.
-        ValueError: the file says nothing of a picture.
+        ValueError: nothing is known of a picture.
     """
-    known = known_boxes(truth, classes)
     names = {place: Path(place).name for place in boxes}
     if strangers := [place for place, name in names.items() if name not in known]:
-        raise ValueError(f"{truth} does not say what is in {strangers[0]}")
+        raise ValueError(f"--truth does not say what is in {strangers[0]}")
     return score(list(boxes.values()), [known[name] for name in names.values()], classes)
 
 
@@ -119,6 +118,10 @@ def run() -> int:
     settings = Settings(**{field.name: command[field.name] for field in fields(Settings)})
     places = listed(command.pictures)
     detector = Detector(Predictor.load(command.network).to(command.device), settings)
+    names, known = detector.predictor.classes, {}
+    if command.truth:
+        import_module("pycocotools")  # if it is missing, one wants to know before the search
+        known = known_boxes(Path(command.truth), names)
     print(f"path {detector.path}")
     out = Path(command.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -126,7 +129,7 @@ def run() -> int:
     found = [each for each, _ in results if "error" not in each]
     record = {
         "network": command.network,
-        "classes": detector.predictor.classes,
+        "classes": names,
         "settings": {**asdict(settings), "window": detector.window},
         "path": detector.path,
         "pictures": [each for each, _ in results],
@@ -134,7 +137,7 @@ def run() -> int:
     Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table(found))
     if command.truth and found:
         boxes = {each["file"]: kept for each, kept in results if "error" not in each}
-        result = precision(boxes, Path(command.truth), detector.predictor.classes)
+        result = precision(boxes, known, names)
         record["score"] = asdict(result)
         print(told(result))
     file = out / "detections.json"
@@ -159,7 +162,7 @@ def main() -> None:
         print(message(ValueError(text)) + (f"\n  did you mean {' or '.join(near)}?" if near else ""), file=sys.stderr)
         status = 2
     except ModuleNotFoundError as error:
-        sys.exit(f"error: {error.name or error} is not installed; pip install -e .[detection]")
+        sys.exit(f"error: {error.name} is not installed; pip install -e .[detection]")
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(message(error))
     sys.exit(status)

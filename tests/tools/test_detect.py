@@ -63,7 +63,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(pasted_objects, "SCENES", {"train": 60, "val": 8, "test": 8})
+        patch.setattr(pasted_objects, "SCENES", {"train": 40, "val": 8, "test": 8})
         config = ["--config", str(PROJECT / "experiments/unpaddednet_pasted_digits.yaml")]
         main.run_command(["fit", *config, "--trainer.max_epochs", "1", "--name", "a", *QUIET])
     return folder / "runs/unpaddednet_pasted_digits/a"
@@ -175,8 +175,19 @@ def test_average_precision_is_told(run: Path, made: Path, call: Call, tmp_path: 
     truth = json.loads((made / "boxes.json").read_text())
     assert record["objects"] == sum(len(each["boxes"]) for each in truth["pictures"])
     assert record["boxes"] == sum(len(each["boxes"]) for each in found["pictures"]) > 0
-    stranger = call(detect, run, made, *CONFIG, "--draw", "false", "--truth", tmp_path / "found/detections.json")
-    assert stranger.status == 1
+    Image.new("RGB", (32, 32)).save(tmp_path / "new.png")
+    stranger = call(detect, run, tmp_path / "new.png", *CONFIG, "--draw", "false", "--truth", made / "boxes.json")
+    assert (stranger.status, "does not say what is in" in stranger.err) == (1, True)
+
+
+def test_a_missing_package_is_named_before_the_search(
+    run: Path, made: Path, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "pycocotools", None)
+    done = call(detect, run, made, *CONFIG, "--truth", made / "boxes.json", "--out", "found")
+    assert done.status == 1
+    assert done.err == "error: pycocotools is not installed; pip install -e .[detection]"
+    assert not (tmp_path / "found").exists()
 
 
 def test_what_cannot_be_searched_is_named_and_the_rest_is(run: Path, made: Path, call: Call, tmp_path: Path) -> None:
