@@ -19,7 +19,7 @@ class Settings:
         window: side of the windows in pixels; the network's input size by default. Others are scaled to that.
         step: pixels from one window to the next, to the right and down.
         probability: of a class, from which a window counts as an object of it, above 0 and up to 1.
-        overlap: intersection over union, from which the less probable of two boxes of one class is left out, 0 to 1.
+        overlap: intersection over union, above which the less probable of two boxes of one class is left out, 0 to 1.
         background: classes that are never reported.
         path: ``windows`` passes each through the network; ``convolutional`` passes whole levels, in which neighbouring
             windows share their work; ``auto`` does that where it gives the same.
