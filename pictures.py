@@ -59,20 +59,30 @@ def tested_pictures(run: Path, rows: Sequence[int], split: str) -> np.ndarray:
         FileNotFoundError: they are not packed there.
         ValueError: others are.
     """
+    data = data_of(run)
+    if data.checksum_of("test") != split:
+        raise ValueError(f"{data.folder} holds other pictures than {run} was tested on; test it again")
+    return data.splits["test"].__getitems__(rows)[0].numpy()
+
+
+def data_of(run: Path) -> ImageDataModule:
+    """The packed data set that a run's configuration names.
+
+    Raises:
+        FileNotFoundError: it is not packed there.
+    """
     settings = yaml.safe_load(run_folder.config_of(run).read_text(encoding="utf-8"))["data"]
     parser = LightningArgumentParser(exit_on_error=False)
     parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
     data = parser.instantiate_classes(parser.parse_object({"data": settings})).data
     if not (data.folder / MANIFEST).exists():
         raise FileNotFoundError(
-            f"{data.folder} is not there, which holds the pictures that {run} was tested on; a root that is relative "
-            f"counts from the working folder, and main.py test --run {run} packs them again"
+            f"{data.folder} is not there, which holds the pictures of {run}; a root that is relative "
+            f"counts from the working folder, and main.py with --run {run} packs them again"
         )
     data.prepare_data()
     data.setup("test")
-    if data.checksum_of("test") != split:
-        raise ValueError(f"{data.folder} holds other pictures than {run} was tested on; test it again")
-    return data.splits["test"].__getitems__(rows)[0].numpy()
+    return data
 
 
 def draw(
@@ -87,7 +97,9 @@ def draw(
         raise FileNotFoundError(f"the folder {out.parent} is not there; make it, or write {out.name} elsewhere")
     columns = columns or int(np.ceil(np.sqrt(len(images))))
     lines = -(-len(images) // columns)
-    figure = Figure(figsize=(1.6 * columns, 1.8 * lines + 0.6), layout="constrained")
+    longest = max((len(title.splitlines()) for title in titles), default=0)
+    height = 1.8 + 0.13 * max(0, longest - 2)  # inches of a picture with its title, of which two lines are the rule
+    figure = Figure(figsize=(1.6 * columns, height * lines + 0.6), layout="constrained")
     figure.suptitle(heading)
     for number, (image, title) in enumerate(zip(images, titles, strict=True), start=1):
         axes = figure.add_subplot(lines, columns, number)

@@ -12,7 +12,7 @@ from torchvision import models
 
 from tensor_file import read_tensors
 
-REMEDY = "or name a file of weights instead (--model.weights FILE)"
+REMEDY = "or give the path of a file of weights in place of their name"
 
 
 def published_weights(weights: models.WeightsEnum, architecture: str, auxiliary: bool | None) -> dict[str, Tensor]:

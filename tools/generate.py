@@ -3,10 +3,12 @@
 python tools/generate.py NETWORK --out digits.png [--count 256] [--seed 0] [--classes 3 7] [--walk 16]
 python tools/generate.py NETWORK --folder pictures --count 1000        one file a picture
 python tools/generate.py NETWORK --score CLASSIFIER [CLASSIFIER ...]   what classifiers say of them, to standard output
+python tools/generate.py RUN --score CLASSIFIER --compare              and whether they are copies of training pictures
 
 NETWORK and CLASSIFIER are runs' folders or checkpoints. Only a conditional network knows classes: it makes all in turn,
 or those that --classes names, and the score has an accuracy. Of any network the score says which classes there are, how
-sure the classifier is and, of two or more classifiers, how often they agree.
+sure the classifier is and, of two or more classifiers, how often they agree. --compare needs the data of the run: a
+network that has learned by heart makes pictures nearer to the training pictures than those of the test are.
 """
 
 import argparse
@@ -29,6 +31,7 @@ from datamodules.pack import fit
 from lightning_modules import DCGAN
 from lightning_modules.saved import saved_network
 from messages import message, quieten
+from pictures import data_of
 from predictor import Predictor
 
 PRESENT = 0.01  # share of the pictures from which on a class counts as there
@@ -79,6 +82,24 @@ def score(predictors: Sequence[Predictor], pictures: np.ndarray, labels: np.ndar
     return found
 
 
+def comparison(pictures: np.ndarray, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
+    """How far pictures uint8 ``(N, H, W, 3)`` lie apart: root mean square differences of pixels, 0 to 255.
+
+    ``to_training``: from a generated picture to the nearest training picture, on average; ``test_to_training``: the
+    same of real ones that were not trained on; ``from_training``: from a training picture to the nearest generated one,
+    which is large where kinds of pictures are left out.
+    """
+    generated, train, test = (torch.from_numpy(each).float().flatten(1) for each in (pictures, train, test))
+    pairs = {"to_training": (generated, train), "test_to_training": (test, train), "from_training": (train, generated)}
+    return {name: round(nearest(*pair), 2) for name, pair in pairs.items()}
+
+
+def nearest(pictures: Tensor, others: Tensor) -> float:
+    """Mean distance of pictures ``(N, D)`` to the nearest of others ``(M, D)``, as root mean square of a pixel."""
+    parts = [torch.cdist(part, others).amin(dim=1) for part in pictures.split(1024)]
+    return float(torch.cat(parts).mean() / pictures.shape[1] ** 0.5)
+
+
 def probabilities(predictor: Predictor, pictures: np.ndarray) -> np.ndarray:
     """float32 ``(N, C)``, of pictures that are brought to the size that the classifier knows."""
     size = predictor.stored_size
@@ -99,6 +120,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="a montage of all")
     parser.add_argument("--folder", type=Path, help="each as a file: 00000-CLASS.png, or 00000.png")
     parser.add_argument("--score", nargs="+", default=[], metavar="CLASSIFIER")
+    parser.add_argument("--compare", action="store_true", help="with the real pictures of the run")
     arguments = parser.parse_args()
     if arguments.count < 1 or arguments.walk < 1:
         parser.error("--count and --walk must be at least 1")
@@ -118,7 +140,12 @@ def main() -> None:
         write(pictures.numpy(), [classes[label] for label in labels] * network.conditional, arguments)
         if predictors:
             known = labels.numpy() if network.conditional else None
-            print(json.dumps(score(predictors, pictures.numpy(), known), indent=1))
+            found = score(predictors, pictures.numpy(), known)
+            if arguments.compare:
+                splits = data_of(Path(arguments.network)).splits
+                real = (splits[split].__getitems__(range(len(splits[split])))[0].numpy() for split in ("train", "test"))
+                found |= comparison(pictures.numpy(), *real)
+            print(json.dumps(found, indent=1))
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(message(error))
 

@@ -1,0 +1,154 @@
+"""What both tools do: settings from a YAML file and flags, one result or a walk over settings."""
+
+import difflib
+import re
+from argparse import ArgumentError
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, fields, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jsonargparse import ArgumentParser, Namespace
+from PIL import Image
+from torch import Tensor
+
+from messages import Help
+from pictures import draw as draw_sheet
+from pictures import picture
+from synthesis import walk
+from synthesis.dream import DreamSettings
+from synthesis.networks import NetworkSettings
+from synthesis.result import Speed, new_folder, write_result
+from synthesis.step import Step
+from synthesis.style import StyleSettings
+
+Settings = TypeVar("Settings", DreamSettings, StyleSettings)
+Steps = tuple[Iterable[Step], int]
+"""The steps of a synthesis, and how many there are at most."""
+
+
+def parser_of(kind: type[Settings], description: str) -> ArgumentParser:
+    """Flags of a tool, and the keys of its YAML files."""
+    parser = ArgumentParser(
+        description=description, formatter_class=Help, exit_on_error=False, allow_abbrev=False, default_env=False
+    )
+    parser.add_argument("--config", action="config", help="a YAML file of settings; flags after it override them")
+    parser.add_class_arguments(kind, None)
+    parser.add_argument("--out", type=str, required=True, help="folder to write, which must be empty or not there")
+    parser.add_argument("--save_every", type=int, default=0, help="keep the picture of every so many iterations")
+    parser.add_argument("--walk", type=int, default=0, help="make so many pictures, with settings drawn from ranges")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of torch")
+    return parser
+
+
+def run(
+    kind: type[Settings],
+    steps_of: Callable[[Settings, str], Steps],
+    args: Sequence[str],
+    description: str,
+    remedy: str,
+) -> None:
+    """Make what the flags ask for.
+
+    Args:
+        kind: of the settings.
+        steps_of: the steps of settings on a device.
+        args: the flags.
+        description: for ``--help``.
+        remedy: what to do where memory is not enough.
+
+    Raises:
+        ValueError: a flag or a setting is wrong, a file is no picture, or memory is not enough.
+        OSError: a file cannot be read or written.
+    """
+    parser = parser_of(kind, description)
+    try:
+        command = parser.parse_args(list(args))
+        settings = _settings(kind, command)
+        if min(command.walk, command.save_every) < 0:
+            raise ValueError("--walk and --save_every must be at least 0")
+        if command.walk:
+            _walk(parser, settings, steps_of, command)
+        else:
+            _, speed = _make(settings, steps_of, command, Path(command.out))
+            print(f"{command.out}: {speed}")
+    except ArgumentError as error:
+        raise ValueError(_explained(str(error), kind)) from error
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
+            raise ValueError(f"memory is not enough; {remedy}") from error
+        raise
+
+
+def pixels_of(file: str, size: int | None) -> Tensor:
+    """A picture file as float32 RGB ``(1, 3, H, W)``, 0..255, its longer side brought to a size if one is given.
+
+    Raises:
+        ValueError: it cannot be read, or the size is none.
+    """
+    if size is not None and size < 1:
+        raise ValueError("--size and --style_size must be at least 1")
+    try:
+        array = picture(Path(file), None)
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+    if size is not None:
+        scale = size / max(array.shape[:2])
+        height, width = (max(1, round(side * scale)) for side in array.shape[:2])
+        array = np.asarray(Image.fromarray(array).resize((width, height), Image.Resampling.BICUBIC))
+    return torch.tensor(array).permute(2, 0, 1)[None].float()
+
+
+def _settings(kind: type[Settings], command: Namespace) -> Settings:
+    values = {field.name: command[field.name] for field in fields(kind)}
+    network = NetworkSettings(**vars(command.network))
+    if network.checkpoint is not None:
+        network = replace(network, architecture=None, weights=None)
+    return kind(**{**values, "network": network})
+
+
+def _make(
+    settings: Settings, steps_of: Callable[[Settings, str], Steps], command: Namespace, folder: Path
+) -> tuple[np.ndarray, Speed]:
+    """One result: its picture uint8 ``(H, W, 3)``, and how fast it went."""
+    torch.manual_seed(settings.seed_everything)
+    steps, total = steps_of(settings, command.device)
+    return write_result(new_folder(folder), settings, steps, total, command.save_every)
+
+
+def _walk(
+    parser: ArgumentParser, settings: Settings, steps_of: Callable[[Settings, str], Steps], command: Namespace
+) -> None:
+    """Draw all settings, then make a picture of each, then the sheet of all."""
+    plain = asdict(settings)
+    space = walk.space_of(settings.ranges, plain)
+    drawn = []
+    for number in range(1, command.walk + 1):
+        changed, values = walk.draw(plain, space, settings.seed_everything, number)
+        checked = _settings(type(settings), parser.parse_object({**changed, "out": command.out}))
+        drawn.append((checked, walk.caption(number, values)))
+    folder = new_folder(Path(command.out))
+    made = []
+    for number, (each, _) in enumerate(drawn, start=1):
+        try:
+            made.append(_make(each, steps_of, command, folder / f"{number:02d}")[0])
+        except ValueError as error:
+            raise ValueError(f"draw {number}: {error}") from error
+    sheet = folder / "sheet.png"
+    draw_sheet(made, [title for _, title in drawn], f"{command.walk} draws, seed {settings.seed_everything}", sheet)
+    print(f"{sheet}: one of them again, with changes: --config {folder}/NUMBER/settings.yaml")
+
+
+def _explained(text: str, kind: type[Settings]) -> str:
+    """A parser's message, with names near the one that is not known."""
+    text = re.sub(r'Parser key "(.+)":\s*', r"\1: ", text)
+    unknown = re.search(r"(?:unrecognized arguments: --|[Oo]ption '|Key ')([\w.]+)", text)
+    if not unknown:
+        return text
+    inner = [f"network.{field.name}" for field in fields(NetworkSettings)]
+    known = [field.name for field in fields(kind)] + inner + ["config", "out", "save_every", "walk", "device"]
+    near = difflib.get_close_matches(unknown[1], known, n=3, cutoff=0.5)
+    remedy = f"did you mean {' or '.join(near)}?" if near else "--help lists all"
+    return f"there is no setting {unknown[1]}; {remedy}"

@@ -1,0 +1,112 @@
+"""A result's folder: the picture, its way there, the loss of every iteration, and the settings that make it again."""
+
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import yaml
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from synthesis.dream import DreamSettings
+from synthesis.step import Step
+from synthesis.style import StyleSettings
+
+PICTURE, LOSSES, CURVES, SETTINGS = "picture.png", "losses.json", "losses.png", "settings.yaml"
+WIDE = 30  # curves whose greatest value is so many times the least are drawn logarithmically
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of an iteration at full size: the median of so many, and the quartiles."""
+
+    median: float
+    low: float
+    high: float
+    count: int
+
+    def __str__(self) -> str:
+        return (
+            f"{self.median:.3g} s an iteration (median of {self.count}, quartiles {self.low:.3g} and {self.high:.3g})"
+        )
+
+
+def as_array(pixels: Tensor) -> np.ndarray:
+    """Pixels ``(1, 3, H, W)``, 0..255, as a picture uint8 ``(H, W, 3)``; what is beyond is cut off."""
+    return pixels[0].clamp(0, 255).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def new_folder(folder: Path) -> Path:
+    """A folder for a result.
+
+    Raises:
+        FileExistsError: it holds something already.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} holds something already; name another --out, or delete it")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def write_result(
+    folder: Path, settings: DreamSettings | StyleSettings, steps: Iterable[Step], total: int, save_every: int
+) -> tuple[np.ndarray, Speed]:
+    """Go through the steps, and write all that a result has; the picture uint8 ``(H, W, 3)`` and the speed.
+
+    Args:
+        folder: an empty one.
+        settings: that the steps follow from.
+        steps: at least one.
+        total: how many there are, at most.
+        save_every: the picture of every so many iterations is kept in ``iterations/``; none with 0.
+    """
+    (folder / SETTINGS).write_text(yaml.safe_dump(asdict(settings), sort_keys=False), encoding="utf-8")
+    records: list[Step] = []
+    seconds: list[tuple[int, float]] = []
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, TextColumn("{task.fields[told]}")) as progress:
+        task = progress.add_task(folder.name, total=total, told="")
+        last = time.perf_counter()
+        for step in steps:
+            now = time.perf_counter()
+            if step.number:
+                seconds.append((step.octave, now - last))
+                progress.update(task, advance=1, told=f"loss {step.loss:.4g}, {now - last:.2f} s an iteration")
+            records.append(Step(step.number, step.octave, step.losses, step.pixels[:0]))  # without the picture
+            if save_every and step.number % save_every == 0:
+                (folder / "iterations").mkdir(exist_ok=True)
+                Image.fromarray(as_array(step.pixels)).save(folder / "iterations" / f"{step.number:05d}.png")
+            pixels, last = step.pixels, time.perf_counter()
+        progress.update(task, total=len(seconds))
+    picture = as_array(pixels)
+    Image.fromarray(picture).save(folder / PICTURE)
+    _write_losses(folder, records)
+    of_full_size = [each for octave, each in seconds if octave == records[-1].octave]
+    low, middle, high = np.percentile(of_full_size, [25, 50, 75])
+    return picture, Speed(middle, low, high, len(of_full_size))
+
+
+def _write_losses(folder: Path, records: list[Step]) -> None:
+    """A line for each iteration, and the curves: the sum thick, its terms thin, a dotted line between octaves."""
+    lines = [{"iteration": s.number, "octave": s.octave, "loss": s.loss, **s.losses} for s in records]
+    text = ",\n ".join(json.dumps(line) for line in lines)
+    (folder / LOSSES).write_text(f"[{text}]\n", encoding="utf-8")
+    figure = Figure(figsize=(6, 3.6))
+    axes = figure.add_axes((0.13, 0.14, 0.84, 0.79))
+    axes.plot([s.number for s in records], [s.loss for s in records], color="black", linewidth=2, label="loss")
+    for name in records[0].losses if len(records[0].losses) > 1 else ():
+        axes.plot([s.number for s in records], [s.losses[name] for s in records], linewidth=1, label=name)
+    if max(s.loss for s in records) > WIDE * min(s.loss for s in records) > 0:
+        axes.set_yscale("log")
+    for before, after in pairwise(records):
+        if before.octave != after.octave:
+            axes.axvline(after.number - 0.5, color="grey", linestyle=":")
+    axes.set(xlabel="iteration", ylabel="loss")
+    axes.legend()
+    figure.savefig(folder / CURVES, dpi=100)

@@ -1,0 +1,39 @@
+"""DeepDream: a picture with more in it of what layers of a network look for.
+
+python tools/dream.py --config experiments/deepdream.yaml --picture FILE --out FOLDER [--layers '{NAME: 1.0}' ...]
+python tools/dream.py --config experiments/deepdream.yaml --picture FILE --out FOLDER --walk 12
+python tools/dream.py --config FOLDER/settings.yaml --out AGAIN
+
+tools/inspect_model.py lists the layers of a network. FOLDER gets the picture, losses.json and losses.png, and
+settings.yaml, which makes the same picture again. --walk makes pictures with settings drawn from `ranges`, and a sheet.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from messages import message, quieten
+from synthesis.command import Steps, pixels_of, run
+from synthesis.dream import Dream, DreamSettings
+from synthesis.networks import backbone_of
+
+
+def steps_of(settings: DreamSettings, device: str) -> Steps:
+    """The iterations of a dream, none of which has begun, and their number."""
+    pixels = pixels_of(settings.picture, settings.size).to(device)
+    dream = Dream(backbone_of(settings.network).to(device), pixels, settings)
+    return dream, settings.octaves * settings.iterations
+
+
+def main() -> None:
+    """Dream."""
+    quieten()
+    try:
+        run(DreamSettings, steps_of, sys.argv[1:], __doc__, "give --tile 512, or a smaller one")
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(message(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,39 @@
+"""Style transfer: the content of one picture in the style of another.
+
+python tools/stylize.py --config experiments/style_transfer.yaml --content FILE --style FILE --out FOLDER
+python tools/stylize.py --config experiments/style_transfer.yaml --content FILE --style FILE --out FOLDER --walk 12
+python tools/stylize.py --config FOLDER/settings.yaml --out AGAIN
+
+tools/inspect_model.py lists the layers of a network. FOLDER gets the picture, losses.json and losses.png, and
+settings.yaml, which makes the same picture again. --walk makes pictures with settings drawn from `ranges`, and a sheet.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from messages import message, quieten
+from synthesis.command import Steps, pixels_of, run
+from synthesis.networks import backbone_of
+from synthesis.style import StyleSettings, StyleTransfer
+
+
+def steps_of(settings: StyleSettings, device: str) -> Steps:
+    """The iterations of a transfer, none of which has begun, and their number."""
+    content = pixels_of(settings.content, settings.size).to(device)
+    style = pixels_of(settings.style, settings.style_size or max(content.shape[2:])).to(device)
+    return StyleTransfer(backbone_of(settings.network).to(device), content, style, settings), settings.iterations
+
+
+def main() -> None:
+    """Restyle."""
+    quieten()
+    try:
+        run(StyleSettings, steps_of, sys.argv[1:], __doc__, "take a smaller --size (and --style_size)")
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(message(error))
+
+
+if __name__ == "__main__":
+    main()
