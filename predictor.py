@@ -42,7 +42,18 @@ class Predictor(nn.Module):
         if self.stored_size != self.input_size:
             size = self.input_size, self.input_size
             planes = F.interpolate(planes, size, mode="bilinear", align_corners=False)
+        return self.scaled(planes)
+
+    def scaled(self, planes: Tensor) -> Tensor:
+        """Pictures float32 ``(B, 3, H, W)`` on the scale 0 to 255 with the normalisation of training.
+
+        H and W are ``input_size``, or any where no mean image is subtracted.
+        """
         return (planes - self.shift) * self.scale
+
+    def logits(self, planes: Tensor) -> Tensor:
+        """float32 ``(B, C)`` of pictures float32 ``(B, 3, input_size, input_size)`` on the scale 0 to 255."""
+        return self.network(self.scaled(planes)).float()
 
     @torch.inference_mode()
     def probabilities(self, pictures: list[np.ndarray]) -> np.ndarray:

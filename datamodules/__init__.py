@@ -9,6 +9,7 @@ from datamodules.flowers17 import Flowers17
 from datamodules.image_folder import ImageFolder
 from datamodules.keras_affine import KerasAffine
 from datamodules.mnist import MNIST
+from datamodules.pasted_objects import PastedCIFAR10, PastedDigits
 from datamodules.photograph_pairs import PhotographPairs
 from datamodules.tiny_imagenet import TinyImageNet
 
@@ -22,6 +23,8 @@ __all__ = [
     "ImageDataModule",
     "ImageFolder",
     "KerasAffine",
+    "PastedCIFAR10",
+    "PastedDigits",
     "PhotographPairs",
     "TinyImageNet",
 ]

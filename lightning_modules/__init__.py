@@ -15,6 +15,7 @@ from lightning_modules.network import Network
 from lightning_modules.resnet import ResNet
 from lightning_modules.srcnn import SRCNN
 from lightning_modules.torchvision_model import TorchvisionModel
+from lightning_modules.unpadded_net import UnpaddedNet
 
 __all__ = [
     "DCGAN",
@@ -32,4 +33,5 @@ __all__ = [
     "Network",
     "ResNet",
     "TorchvisionModel",
+    "UnpaddedNet",
 ]

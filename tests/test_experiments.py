@@ -21,6 +21,7 @@ ENSEMBLES = [path for path in EXPERIMENTS if "EnsembleClassifier" in path.read_t
 @pytest.mark.parametrize("experiment", [e for e in EXPERIMENTS if e not in ENSEMBLES], ids=lambda path: path.stem)
 def test_one_batch(experiment: Path, raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("datamodules.pasted_objects.SCENES", {"train": 20, "val": 10, "test": 10})  # made in the test
     one = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
     flags = ["--data.source", str(raw), "--data.batch_size", "8", "--data.num_workers", "0", "--name", "a"]
     quiet = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]

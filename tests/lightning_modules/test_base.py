@@ -22,6 +22,7 @@ ARCHITECTURES = [
     pytest.param("MiniGoogLeNet", {}, 16, id="MiniGoogLeNet"),
     pytest.param("DeeperGoogLeNet", {}, 32, id="DeeperGoogLeNet"),
     pytest.param("GoogLeNet", {}, 32, id="GoogLeNet"),
+    pytest.param("UnpaddedNet", {}, 16, id="UnpaddedNet"),
     pytest.param("TorchvisionModel", {"architecture": "shufflenet_v2_x0_5"}, 64, id="TorchvisionModel"),
 ]
 every_architecture = pytest.mark.parametrize(("name", "arguments", "image_size"), ARCHITECTURES)

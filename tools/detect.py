@@ -1,0 +1,172 @@
+"""Find objects in pictures of any size with a classifier: image pyramid, sliding windows, non-maximum suppression.
+
+python tools/detect.py NETWORK PICTURES [PICTURES ...] --config experiments/detection.yaml [--probability 0.75 ...]
+python tools/detect.py NETWORK FOLDER --config experiments/detection_digits.yaml --truth FOLDER/boxes.json
+
+NETWORK is a run's folder, a checkpoint or a .safetensors file; PICTURES are files and folders, with all below them. The
+folder --out gets detections.json, and of each picture its boxes before and after those that overlap are left out.
+--truth says what is in the pictures, as tools/paste.py writes it, and prints the average precision.
+"""
+
+import argparse
+import difflib
+import json
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, fields
+from importlib import import_module
+from pathlib import Path
+
+import torch
+from jsonargparse import ArgumentParser
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from detection import Boxes, Detector, Settings
+from detection.drawing import drawn
+from detection.evaluation import Score, known_boxes, score
+from messages import Help, message, quieten
+from pictures import listed, picture
+from predictor import Predictor
+
+Found = dict[str, object]
+
+
+def parser() -> ArgumentParser:
+    """Flags, and the keys of a YAML file."""
+    parser = ArgumentParser(
+        description=__doc__, formatter_class=Help, exit_on_error=False, allow_abbrev=False, default_env=False
+    )
+    parser.add_argument("network", metavar="NETWORK", type=str)
+    parser.add_argument("pictures", metavar="PICTURES", type=str, nargs="+")
+    parser.add_argument("--config", action="config", help="a YAML file of settings; flags after it override them")
+    parser.add_class_arguments(Settings, None)
+    parser.add_argument("--out", type=str, default="detections", help="folder to write")
+    parser.add_argument("--draw", type=bool, default=True, help="write pictures too")
+    parser.add_argument("--truth", type=str, default=None, help="JSON file that says what is in the pictures")
+    parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu", help="of torch")
+    return parser
+
+
+def detections(detector: Detector, places: list[str], out: Path, draw: bool) -> Iterator[tuple[Found, Boxes]]:
+    """For each picture what detections.json says of it, and its boxes; of one that cannot be searched, why."""
+    names = detector.predictor.classes
+    for number, place in enumerate(places):
+        try:
+            image = picture(Path(place), None)
+            before, after = detector.detect(image)
+        except ValueError as error:
+            yield {"file": place, "error": str(error)}, None
+            continue
+        if draw:
+            stem = f"{number:03d}-{Path(place).stem}"
+            drawn(image, before, names, labelled=False).save(out / f"{stem}-before.png")
+            drawn(image, after, names, labelled=True).save(out / f"{stem}-after.png")
+        boxes = [
+            {"box": [round(value, 3) for value in corners], "class": names[label], "probability": round(probability, 6)}
+            for corners, label, probability in zip(
+                after.corners.tolist(), after.labels.tolist(), after.probabilities.tolist(), strict=True
+            )
+        ]
+        size = {"width": image.shape[1], "height": image.shape[0]}
+        yield {"file": place, **size, "boxes_before": len(before), "boxes": boxes}, after
+
+
+def table(found: list[Found]) -> Table:
+    """A line for each box, the most probable of a picture first."""
+    table = Table("picture", "class")
+    for heading in ("probability %", "left", "top", "right", "bottom"):
+        table.add_column(heading, justify="right")
+    for each in found:
+        name = f"{each['file']} ({each['boxes_before']} before)"
+        for box in each["boxes"] or [{"class": "nothing", "box": []}]:
+            probability = f"{100 * box['probability']:.1f}" if box["box"] else ""
+            table.add_row(escape(name), escape(box["class"]), probability, *(f"{value:.0f}" for value in box["box"]))
+            name = ""
+    return table
+
+
+def precision(boxes: dict[str, Boxes], known: dict[str, Boxes], classes: list[str]) -> Score:
+    """That of the boxes of pictures by their files, beside what is known of pictures by the names of those.
+
+    Raises:
+        ValueError: nothing is known of a picture.
+    """
+    names = {place: Path(place).name for place in boxes}
+    if strangers := [place for place, name in names.items() if name not in known]:
+        raise ValueError(f"--truth does not say what is in {strangers[0]}")
+    return score(list(boxes.values()), [known[name] for name in names.values()], classes)
+
+
+def told(result: Score) -> str:
+    """Average precision for people."""
+    lines = [
+        f"mean average precision at an overlap of 0.5: {result.mean:.4f}",
+        f"{result.found} of {result.objects} objects have a box of their class; {result.boxes} boxes",
+    ]
+    lines += [f"  {low:5.1f} to {high:5.1f} pixels, {n} objects: {value:.4f}" for low, high, n, value in result.sides]
+    return "\n".join(lines)
+
+
+def run() -> int:
+    """Search all pictures; the exit code says whether each could be."""
+    command = parser().parse_args()
+    settings = Settings(**{field.name: command[field.name] for field in fields(Settings)})
+    places = listed(command.pictures)
+    detector = Detector(Predictor.load(command.network).to(command.device), settings)
+    names, known = detector.predictor.classes, {}
+    if command.truth:
+        import_module("pycocotools")  # if it is missing, one wants to know before the search
+        known = known_boxes(Path(command.truth), names)
+    print(f"path {detector.path}")
+    out = Path(command.out)
+    out.mkdir(parents=True, exist_ok=True)
+    results = list(detections(detector, places, out, command.draw))
+    found = [each for each, _ in results if "error" not in each]
+    record = {
+        "network": command.network,
+        "classes": names,
+        "settings": {**asdict(settings), "window": detector.window},
+        "path": detector.path,
+        "pictures": [each for each, _ in results],
+    }
+    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table(found))
+    if command.truth and found:
+        boxes = {each["file"]: kept for each, kept in results if "error" not in each}
+        result = precision(boxes, known, names)
+        record["score"] = asdict(result)
+        print(told(result))
+    file = out / "detections.json"
+    file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    print(f"{len(found)} pictures searched: {file}")
+    failed = [each for each, _ in results if "error" in each]
+    for each in failed:
+        print(f"error: {each['file']} cannot be searched: {each['error']}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def main() -> None:
+    """Run, and say plainly what is wrong."""
+    quieten()
+    try:
+        status = run()
+    except argparse.ArgumentError as error:
+        text = str(error)
+        unknown = re.search(r"(?:key|option) '([\w.]+)' is not|unrecognized arguments: --([\w.]+)", text, re.I)
+        known = [field.name for field in fields(Settings)]
+        near = difflib.get_close_matches(unknown[1] or unknown[2], known, n=2) if unknown else []
+        print(message(ValueError(text)) + (f"\n  did you mean {' or '.join(near)}?" if near else ""), file=sys.stderr)
+        status = 2
+    except ModuleNotFoundError as error:
+        sys.exit(f"error: {error.name} is not installed; pip install -e .[detection]")
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(message(error))
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
