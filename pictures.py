@@ -1,7 +1,8 @@
 """Pictures for people: from files, from the data that a run was tested on, and as a sheet of many."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -22,13 +23,8 @@ def picture(source: Path | bytes, size: int | None) -> np.ndarray:
     Raises:
         ValueError: it cannot be read; says why.
     """
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            return fit(image, size)
-    except UnidentifiedImageError:
-        raise ValueError("it is no picture, or of an unknown format") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(getattr(error, "strerror", None) or str(error)) from error
+    with _readable(source) as image:
+        return fit(image, size)
 
 
 def opened(path: Path) -> Image.Image:
@@ -37,13 +33,20 @@ def opened(path: Path) -> Image.Image:
     Raises:
         ValueError: it cannot be read, or has more than 8 bits; says why.
     """
+    with _readable(path) as image:
+        if image.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in image.tile):
+            raise ValueError("it has more than 8 bits a channel, which would be lost; save it with 8 bits")
+        image = ImageOps.exif_transpose(image)
+        mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+        return image.convert((mode + "A") if image.has_transparency_data else mode)
+
+
+@contextmanager
+def _readable(source: Path | bytes) -> Iterator[Image.Image]:
+    """A picture file while it is open; why it cannot be read, in plain words."""
     try:
-        with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in image.tile):
-                raise ValueError("it has more than 8 bits a channel, which would be lost; save it with 8 bits")
-            image = ImageOps.exif_transpose(image)
-            mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
-            return image.convert((mode + "A") if image.has_transparency_data else mode)
+        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+            yield image
     except UnidentifiedImageError:
         raise ValueError("it is no picture, or of an unknown format") from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
