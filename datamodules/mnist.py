@@ -1,5 +1,7 @@
-"""MNIST: 70 000 handwritten digits, grey and 28x28 (LeCun et al. 1998), as torchvision loads them."""
+"""MNIST: 70 000 handwritten digits, grey and 28x28 (LeCun et al. 1998), read by torchvision."""
 
+import gzip
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +9,7 @@ from torchvision import datasets
 from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from datamodules.base import ImageDataModule
+from datamodules.download import download
 from datamodules.pack import Samples
 
 
@@ -18,12 +21,19 @@ class MNIST(ImageDataModule):
     official_samples = 70_000
     default_image_size = 28
     raw_folder = "MNIST"
-    raw_file = "raw/train-images-idx3-ubyte"
+    raw_file = "raw/t10k-labels-idx1-ubyte"  # the last of the four
     url = datasets.MNIST.mirrors[0]
 
     def fetch(self, folder: Path) -> None:
-        """Four files by torchvision, which tries its mirrors in turn and compares check sums."""
-        datasets.MNIST(str(folder), download=True)
+        """Download the four files, whose names and MD5 torchvision knows, and unpack them."""
+        raw = folder / "MNIST" / "raw"
+        for name, md5 in datasets.MNIST.resources:
+            packed = download(self.url + name, f"md5:{md5}", raw)
+            partial = packed.with_suffix(".partial")
+            with gzip.open(packed) as source, partial.open("wb") as target:
+                shutil.copyfileobj(source, target)
+            partial.replace(packed.with_suffix(""))
+            packed.unlink()
 
     def read(self, raw: Path) -> dict[str, Samples]:
         """The official splits.

@@ -37,7 +37,7 @@ def test_download(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     quiet = type("Quiet", (SimpleHTTPRequestHandler,), {"log_message": lambda *_: None})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(quiet, directory=str(served)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setattr(datasets.MNIST, "mirrors", [f"http://127.0.0.1:{server.server_port}/"])
+    monkeypatch.setattr(MNIST, "url", f"http://127.0.0.1:{server.server_port}/")
     monkeypatch.setattr(datasets.MNIST, "resources", resources)
     try:
         data = MNIST(root=str(tmp_path / "data"))
@@ -47,6 +47,7 @@ def test_download(raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         server.server_close()
     data.setup("test")
     assert len(data.splits["train"]) == 108
+    assert sorted(path.name for path in (tmp_path / "data/raw/MNIST/raw").iterdir()) == sorted(FILES)
 
 
 @pytest.mark.parametrize("harm", ["missing", "other"])
@@ -56,8 +57,8 @@ def test_files_that_are_not_mnist(raw: Path, tmp_path: Path, harm: str) -> None:
     for file in FILES:
         (folder / file).write_bytes((raw / "MNIST/raw" / file).read_bytes())
     if harm == "missing":
-        (folder / FILES[3]).unlink()
-        said = "t10k-labels-idx1-ubyte is missing"
+        (folder / FILES[1]).unlink()
+        said = "train-labels-idx1-ubyte is missing"
     else:
         (folder / FILES[3]).write_bytes(b"not at all")
         said = r"the files t10k-\* in .* are not those of MNIST"

@@ -218,7 +218,7 @@ def test_parts_that_are_not_there_are_named(tmp_path: Path, shards: Path) -> Non
     page = Page(report.page([untested, elsewhere, others, damaged]))
     for words in (
         f"There is no report/metrics.json: the run is not tested; main.py test --run {untested} does that.",
-        f"which holds the pictures that {elsewhere} was tested on",
+        f"which holds the pictures of {elsewhere}; a root",
         f"holds other pictures than {others} was tested on",
         "history.json cannot be read",
         "There is no sessions.json",
