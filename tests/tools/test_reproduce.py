@@ -159,6 +159,7 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
     for args, words in (
         (["--record", str(tmp_path)], "sessions.json is missing"),
         (["--experiment", "nothing"], "there is no experiments/nothing.yaml"),
+        (["--experiment", "dcgan_digits"], "trains no classifier"),
         (["--table", "--trainer.max_epochs", "3"], "unknown: --trainer.max_epochs"),
     ):
         refused = call(tmp_path, *args)
