@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from jsonargparse import Namespace
+import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 
@@ -53,19 +54,26 @@ class CLI(LightningCLI):
 
     def instantiate_trainer(self) -> Trainer:
         """A trainer that writes into the run's folder, with the callbacks of every run of such a network."""
-        config = (self.config[self.subcommand] if self.subcommand else self.config).clone()
-        for name in ("ckpt_path", "weights_only"):  # of a command, not of the run
-            config.pop(name, None)
-        text = self._parser(self.subcommand).dump(config, skip_none=False)
         settings = self._get(self.config_init, "trainer")
         loggers = self._get(self.config_init, "logger") or ("" if settings.logger else None)
         return super().instantiate_trainer(
             default_root_dir=str(self.folder),
             callbacks=with_those_of_every_run(
-                settings.callbacks or [], text, self.typed, loggers, classifies=isinstance(self.model, Classifier)
+                settings.callbacks or [],
+                self.resolved(),
+                self.typed,
+                loggers,
+                classifies=isinstance(self.model, Classifier),
             ),
             plugins=settings.plugins or [WholeCheckpointIO()],
         )
+
+    def resolved(self) -> str:
+        """All settings of the run as YAML text: a run's configuration."""
+        config = (self.config[self.subcommand] if self.subcommand else self.config).clone()
+        for name in ("ckpt_path", "weights_only"):  # of a command, not of the run
+            config.pop(name, None)
+        return self._parser(self.subcommand).dump(config, skip_none=False)
 
     def _parse_ckpt_path(self) -> None:
         """Take no settings from a checkpoint: what YAML and flags say is what runs."""
@@ -95,8 +103,8 @@ class _Parsed(CLI):
         """Leave it at the settings."""
 
 
-def settings(config: Path, flags: Sequence[str]) -> Namespace:
-    """What an experiment's YAML file and flags say, as ``fit`` would read them, at a small part of its cost.
+def settings(config: Path, flags: Sequence[str]) -> dict[str, Any]:
+    """The configuration that a run of an experiment's YAML file and flags would have, at a small part of its cost.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -104,4 +112,4 @@ def settings(config: Path, flags: Sequence[str]) -> Namespace:
     """
     if not config.is_file():
         raise FileNotFoundError(f"{config} is no experiment's YAML file")
-    return _Parsed(Path("runs"), ["--config", str(config), *flags], runs=False).config
+    return yaml.safe_load(_Parsed(Path("runs"), ["--config", str(config), *flags], runs=False).resolved())

@@ -11,10 +11,15 @@ from typing import Literal
 
 import yaml
 
+import cli
 from callbacks.prediction_store import OF_VALIDATION
+from callbacks.provenance import differences
+from callbacks.run_folder import config_of
+from main import own_flags
 from run_record import METRICS
 
 PROJECT = Path(__file__).parent
+NO_MATTER = ("logger", "data.init_args.root", "data.init_args.num_workers", "trainer.enable_progress_bar")
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 Then = Literal["test", "validate"]
@@ -51,7 +56,7 @@ def runs_of_seeds(
         name: of the runs; the seed is appended.
 
     Raises:
-        ValueError: a seed is there twice, and would count twice.
+        ValueError: a seed is there twice, and would count twice; a finished run has other settings.
         subprocess.CalledProcessError: a run failed.
     """
     if len(set(seeds)) < len(seeds):
@@ -86,17 +91,31 @@ def finished_run(
 
     Raises:
         subprocess.CalledProcessError: the run failed.
+        ValueError: it is finished, with other settings.
         Hopeless: it was stopped.
     """
     run = Path("runs") / config.stem / name
     proof = run / (METRICS if then == "test" else OF_VALIDATION)
     if proof.exists():
+        require_same_settings(run, config, flags)
         return run
     start = ["--config", str(config), "--name", name, "--resume", "auto"]
     run_main(["fit", *start, "--then", then, *flags], held, hopeless)
     if not proof.exists():
         paused()
     return run
+
+
+def require_same_settings(run: Path, config: Path, flags: Sequence[str]) -> None:
+    """Refuse a run whose figures are of other settings than those asked for now, by flags or in the experiment's file.
+
+    Raises:
+        ValueError: says which.
+    """
+    trained = yaml.safe_load(config_of(run).read_text(encoding="utf-8"))
+    for name, was, now in differences(trained, cli.settings(config, own_flags(flags)[1])):
+        if name not in NO_MATTER:
+            raise ValueError(f"{run} is finished, and its {name} is {was}, not {now}; choose another --name")
 
 
 def run_main(arguments: Sequence[str], held: Sequence[int] = (), hopeless: Callable[[], bool] | None = None) -> None:

@@ -31,14 +31,20 @@ OWN.add_argument("--ckpt_path", help="another checkpoint than the run's")
 OWN.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
+def own_flags(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    """The flags that are known here alone, and the others, which LightningCLI reads."""
+    flags, others = OWN.parse_known_args(args)
+    if flags.lr:
+        others += ["--model.optimizer.lr", flags.lr]
+    return flags, others
+
+
 def run_command(args: Sequence[str]) -> None:
     """Resolve the flags of a run, then leave the command to LightningCLI."""
-    flags, command = OWN.parse_known_args(args)
+    flags, command = own_flags(args)
     typed = " ".join(["main.py", *args])
     fit = command[:1] == ["fit"]
     _refuse_contradictions(flags, fit)
-    if flags.lr:
-        command += ["--model.optimizer.lr", flags.lr]
     configs = [Path(value) for flag, value in pairwise(command) if flag in ("-c", "--config")]
     experiment = configs[-1].stem if configs else "run"
     run, checkpoint = flags.run, flags.ckpt_path

@@ -23,6 +23,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fit_and_test import PROJECT, experiment_file, is_trained, runs_of_seeds
+from messages import message, quieten
 from results import Record, ensembles, identity, is_classifier, linear, page, without_seed
 from run_record import chosen_epoch
 
@@ -143,6 +144,7 @@ def main() -> None:
     arguments, flags = parser.parse_known_args()
     if flags and not arguments.experiment:
         parser.error(f"unknown: {' '.join(flags)}")
+    quieten()
     folder = arguments.docs / "records"
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -153,10 +155,10 @@ def main() -> None:
             runs = runs_of_seeds(config, arguments.seeds, arguments.name, flags)
         for run in runs:
             recorded(run, folder)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f"error: {error}")
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
+    except Exception as error:
+        sys.exit(message(error))
     runs, members, classifiers = (
         {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(place.glob("*.json"))}
         for place in (folder, folder / "ensembles", folder / "linear")

@@ -59,7 +59,7 @@ def check(config: Path, flags: list[str], space: dict[str, Values]) -> None:
     changes = [{key: text} for key, values in space.items() for text in values.extremes[1:]]
     for change in [{}, *changes]:
         settings = cli.settings(config, [*flags, *as_flags(first | change)])
-        if settings.data.init_args.get("validate_on_test"):
+        if settings["data"]["init_args"].get("validate_on_test"):
             raise ValueError("validate_on_test lets the test split choose among trials; --data.validate_on_test false")
 
 

@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.prediction_store import PROBABILITIES, Predictions
 from fit_and_test import experiment_file, runs_of_seeds
-from messages import message
+from messages import message, quieten
 
 
 def averaged(runs: Sequence[Path]) -> tuple[list[Predictions], Predictions]:
@@ -54,14 +54,15 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, required=True, metavar="SEED", help="of the members")
     parser.add_argument("--name", help="of the runs; the seed, or `ensemble`, is appended")
     arguments, flags = parser.parse_known_args()
+    quieten()
     prefix = f"{arguments.name}-" if arguments.name else ""
     try:
         runs = runs_of_seeds(experiment_file(arguments.experiment), arguments.seeds, arguments.name, flags)
         members, ensemble = averaged(runs)
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(message(error))
     except subprocess.CalledProcessError as error:
         sys.exit(error.returncode)
+    except Exception as error:
+        sys.exit(message(error))
     folder = runs[0].with_name(f"{prefix}ensemble")
     ensemble.save(folder / PROBABILITIES)
     accuracies = [float(member.right().mean()) for member in members]

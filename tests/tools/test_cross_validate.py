@@ -5,13 +5,13 @@ import shutil
 import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
-import fit_and_test
 import main
 from callbacks.prediction_store import OF_VALIDATION, Predictions
 from datamodules import Digits
@@ -25,16 +25,11 @@ QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summa
 
 
 @pytest.fixture
-def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable:
-    """The tool, with its runs in this process; what it prints, and the commands that it gave."""
+def call(
+    commands: list[Sequence[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable:
+    """The tool in this process; what it prints, and the commands that it gave."""
     monkeypatch.chdir(tmp_path)
-    commands: list[Sequence[str]] = []
-
-    def run_main(arguments: Sequence[str], *rest: object) -> None:
-        commands.append(arguments)
-        main.run_command(list(arguments))
-
-    monkeypatch.setattr(fit_and_test, "run_main", run_main)
 
     def call(*args: str) -> tuple[str, list[Sequence[str]]]:
         config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml")]
@@ -98,10 +93,16 @@ def test_every_sample_is_out_of_fold_once(call: Callable, tmp_path: Path) -> Non
 
 
 def test_folds_of_different_pictures_are_refused(call: Callable, tmp_path: Path) -> None:
-    call("--trainer.limit_train_batches", "1", "--trainer.max_epochs", "1")
-    shutil.rmtree(tmp_path / "runs/quickstart_digits/fold3of3")
+    one = ["--trainer.limit_train_batches", "1", "--trainer.max_epochs", "1"]
+    call(*one)
+    with pytest.raises(SystemExit, match=r"fold1of3 is finished, .*split_seed is 42, not 7; choose another --name"):
+        call(*one, "--data.split_seed", "7")
+    run = tmp_path / "runs/quickstart_digits/fold3of3"
+    resplit = Digits(image_size=16, folds=3, fold=3, split_seed=7)
+    resplit.prepare_data()
+    replace(Predictions.load(run, OF_VALIDATION), packed_set=resplit.folder.name).save(run / OF_VALIDATION)
     with pytest.raises(SystemExit, match="the other folds are of different pictures"):
-        call("--data.split_seed", "7", "--trainer.max_epochs", "1")
+        call(*one)
 
 
 def test_refused(call: Callable, tmp_path: Path) -> None:

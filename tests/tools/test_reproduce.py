@@ -1,10 +1,13 @@
 """Records and the results page: made from runs, nothing typed."""
 
 import copy
+import io
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 
 import pytest
@@ -13,16 +16,22 @@ import yaml
 import main
 import results
 from fit_and_test import experiment_file, is_trained
-from tools import reproduce
+from tools import reproduce, train_ensemble
 
 PROJECT = Path(main.__file__).parent
 QUICK = ["--trainer.max_epochs", "1", "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 
 
-def call(folder: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT / "tools/reproduce.py"), "--docs", str(folder / "docs"), *args]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, cwd=folder, env=environment)
+def call(folder: Path, *args: str) -> str:
+    """The tool in this process; the error that ends it, if one does."""
+    with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as errors:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["tools/reproduce.py", "--docs", str(folder / "docs"), *args])
+        try:
+            reproduce.main()
+        except SystemExit as ended:
+            return f"{ended.code} {errors.getvalue()}"
+    return ""
 
 
 def rows(folder: Path, experiment: str) -> list[list[str]]:
@@ -32,12 +41,11 @@ def rows(folder: Path, experiment: str) -> list[list[str]]:
 
 
 @pytest.fixture(scope="module")
-def folder(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(commands: list[Sequence[str]], shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the digits were trained for one epoch with two seeds."""
     folder = tmp_path_factory.mktemp("reproduced")
     seeds = ["--seeds", "1", "2", "--name", "short"]
-    done = call(folder, "--experiment", "quickstart_digits", *seeds, "--data.root", str(shards), *QUICK)
-    assert done.returncode == 0, done.stderr
+    assert call(folder, "--experiment", "quickstart_digits", *seeds, "--data.root", str(shards), *QUICK) == ""
     return folder
 
 
@@ -71,32 +79,34 @@ def test_two_seeds_become_a_row(folder: Path, shards: Path) -> None:
         assert (folder / f"docs/records/quickstart_digits-short-seed{seed}.png").exists()
 
 
-def test_given_again_it_trains_nothing(folder: Path, shards: Path) -> None:
-    checkpoint = folder / "runs/quickstart_digits/short-seed2/checkpoints/last.ckpt"
-    before = checkpoint.stat().st_mtime_ns
+def test_given_again_it_trains_nothing(folder: Path, commands: list[Sequence[str]], shards: Path) -> None:
+    commands.clear()
     flags = ["--seeds", "2", "--name", "short", "--data.root", str(shards), *QUICK]
-    assert call(folder, "--experiment", "quickstart_digits", *flags).returncode == 0
-    assert checkpoint.stat().st_mtime_ns == before
+    assert call(folder, "--experiment", "quickstart_digits", *flags) == ""
+    assert commands == []
+    refused = call(folder, "--experiment", "quickstart_digits", *flags, "--model.weight_decay", "0")
+    assert "short-seed2 is finished, and its model.init_args.weight_decay is 0.0005, not 0.0;" in refused
 
 
 def test_an_interrupted_run_is_finished(folder: Path, shards: Path) -> None:
     flags = ["--data.root", str(shards), *QUICK]
     config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml"), "--name", "cut-seed3"]
-    begun = [sys.executable, str(PROJECT / "main.py"), "fit", *config, "--seed_everything", "3", *flags]
-    subprocess.run(begun, check=True, capture_output=True, cwd=folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        main.run_command(["fit", *config, "--seed_everything", "3", *flags])
     flags[flags.index("1")] = "2"
-    done = call(folder, "--experiment", "quickstart_digits", "--seeds", "3", "--name", "cut", *flags)
-    assert done.returncode == 0, done.stderr
+    assert call(folder, "--experiment", "quickstart_digits", "--seeds", "3", "--name", "cut", *flags) == ""
     sessions = json.loads((folder / "runs/quickstart_digits/cut-seed3/sessions.json").read_text())
     assert [(s["first_epoch"], s["last_epoch"]) for s in sessions] == [(1, 1), (2, 2)]
     os.remove(folder / "docs/records/quickstart_digits-cut-seed3.json")
 
 
-def test_an_ensemble_has_a_row(folder: Path, shards: Path) -> None:
-    tool = [sys.executable, str(PROJECT / "tools/train_ensemble.py"), "quickstart_digits", "--name", "short"]
-    subprocess.run([*tool, "--seeds", "1", "2"], cwd=folder, check=True, capture_output=True)
-    done = call(folder, "--record", "runs/quickstart_digits/short-ensemble")
-    assert done.returncode == 0, done.stderr
+def test_an_ensemble_has_a_row(folder: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    tool = ["train_ensemble.py", "quickstart_digits", "--name", "short", "--seeds", "1", "2"]
+    monkeypatch.setattr(sys, "argv", [*tool, "--data.root", str(shards), *QUICK])
+    train_ensemble.main()
+    assert call(folder, "--record", "runs/quickstart_digits/short-ensemble") == ""
     one, other = (
         json.loads((folder / f"runs/quickstart_digits/short-seed{seed}/report/metrics.json").read_text())["test/top1"]
         for seed in (1, 2)
@@ -116,12 +126,12 @@ def test_a_linear_classifier_has_a_row(folder: Path, tmp_path: Path) -> None:
     test = {"samples": 340, "rank1": 0.75, "rank5": 0.9, "by_class": {}}
     description = {"C": 0.1, "training_samples": 918, "features": features, "test": test}
     (tmp_path / "vgg16.linear.json").write_text(json.dumps(description))
-    assert call(folder, "--record", str(tmp_path / "vgg16.linear.json")).returncode == 0
+    assert call(folder, "--record", str(tmp_path / "vgg16.linear.json")) == ""
     (cells,) = rows(folder, "vgg16 on Flowers17")
     assert cells[1:-1] == ["net.features.30", "224", "25088", "918", "0.1", "**75.00 %** ± 2.3", "90.00 %"]
     assert str(tmp_path) not in (folder / "docs/records/linear/vgg16.linear.json").read_text()
     (tmp_path / "other.json").write_text("{}")
-    assert "was not written by tools/train_linear.py" in call(folder, "--record", str(tmp_path / "other.json")).stderr
+    assert "was not written by tools/train_linear.py" in call(folder, "--record", str(tmp_path / "other.json"))
 
 
 def test_difference_and_subset(folder: Path) -> None:
@@ -162,9 +172,11 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
         (["--experiment", "dcgan_digits"], "trains no classifier"),
         (["--table", "--trainer.max_epochs", "3"], "unknown: --trainer.max_epochs"),
     ):
-        refused = call(tmp_path, *args)
-        assert refused.returncode
-        assert words in refused.stderr
+        assert words in call(tmp_path, *args)
+    script = [sys.executable, str(PROJECT / "tools/reproduce.py"), "--record", str(tmp_path / "none")]
+    refused = subprocess.run(script, capture_output=True, text=True, cwd=tmp_path)
+    assert refused.returncode
+    assert "config.yaml is missing" in refused.stderr
 
 
 def test_settings_of_a_tool_are_no_experiment_to_train(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-import fit_and_test
 import main
 from confidence import Spread, spreads
 from tools import seeds
@@ -21,16 +20,15 @@ QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false
 
 
 @pytest.fixture
-def call(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable:
-    """The tool, with its runs in this process; what it prints, and the commands that it gave."""
+def call(
+    commands: list[Sequence[str]],
+    tmp_path: Path,
+    shards: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Callable:
+    """The tool in this process; what it prints, and the commands that it gave."""
     monkeypatch.chdir(tmp_path)
-    commands: list[Sequence[str]] = []
-
-    def run_main(arguments: Sequence[str], *rest: object) -> None:
-        commands.append(arguments)
-        main.run_command(list(arguments))
-
-    monkeypatch.setattr(fit_and_test, "run_main", run_main)
 
     def call(*args: str) -> tuple[str, list[Sequence[str]]]:
         config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml")]
@@ -63,7 +61,15 @@ def test_seeds_are_trained_once_and_tested_later(call: Callable, tmp_path: Path)
     for words in (f"{100 * np.mean(best):.2f}", f"{100 * found['ci95'][0]:.2f} .. {100 * found['ci95'][1]:.2f}"):
         assert words in printed
 
-    assert call("--seeds", "1", "2", "3", "--name", "x")[1] == []
+    assert call("--seeds", "1", "2", "3", "--name", "x", "--data.num_workers", "0")[1] == []
+    with pytest.raises(SystemExit, match=r"x-seed1 is finished, .* its data.init_args.batch_size is 64, not 32"):
+        call("--seeds", "1", "2", "3", "--name", "x", "--data.batch_size", "32")
+    with pytest.raises(SystemExit, match=r"x-seed1 is finished, .*optimizer.init_args.lr is 0.05, not 0.5"):
+        call("--seeds", "1", "2", "3", "4", "--name", "x", "--lr", "0.5")
+    edited = tmp_path / "quickstart_digits.yaml"
+    edited.write_text((PROJECT / "experiments/quickstart_digits.yaml").read_text().replace("lr: 0.05", "lr: 0.3"))
+    with pytest.raises(SystemExit, match=r"x-seed2 is finished, .*optimizer.init_args.lr is 0.05, not 0.3"):
+        call("--seeds", "2", "--name", "x", "--config", str(edited))
 
     os.remove(runs / "x-seed2/report/val_probabilities.h5")  # as if it had been interrupted after its last epoch
     trained = (runs / "x-seed2/checkpoints/last.ckpt").stat().st_mtime_ns
