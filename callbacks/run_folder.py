@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.panels import log_config
@@ -17,21 +18,28 @@ from callbacks.whole_file import whole_file
 CONFIG = "config.yaml"
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 PREVIOUS = "checkpoints/previous.ckpt"
+LOCK = ".lock"
+PATIENCE = 10.0  # seconds, in which the loader processes of a run that was killed end, too
 
 
 class RunFolder(Callback):
     """Writes the resolved configuration and the log of a run, and gives the configuration to checkpoints and loggers.
 
     The folder is ``trainer.default_root_dir``; it is made only once the data are there, so that a run which cannot
-    start leaves nothing behind.
+    start leaves nothing behind. While a training writes there, no other can: neither one that continues the run before
+    it has ended, nor one of the same name, nor one begun without a name in the same second.
 
     Args:
         config: the resolved configuration as YAML text.
         command: the command line, for the log.
+
+    Raises:
+        FileExistsError: another process trains in the folder.
     """
 
     def __init__(self, config: str, command: str) -> None:
         self.config, self.command = config, command
+        self._lock: FileLock | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on the folder, make it and begin the log."""
@@ -41,6 +49,8 @@ class RunFolder(Callback):
             return
         folder = Path(trainer.default_root_dir)
         folder.mkdir(parents=True, exist_ok=True)
+        if stage == "fit":
+            self._lock = locked(folder)
         if stage == "fit" or not (folder / LAST).exists():
             with whole_file(folder / CONFIG) as partial:
                 partial.write_text(self.config, encoding="utf-8")
@@ -55,6 +65,14 @@ class RunFolder(Callback):
         """Log it again: this may be another folder."""
         self._log_config(trainer)
 
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let others train there."""
+        self._release()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same for a training that does not end well."""
+        self._release()
+
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let a checkpoint alone say which run it came from, and how pictures are prepared for its network."""
         checkpoint["config"] = self.config
@@ -66,6 +84,25 @@ class RunFolder(Callback):
             config = config_of(Path(trainer.default_root_dir)).read_text(encoding="utf-8")
             for dashboard in trainer.loggers:
                 log_config(dashboard, config)
+
+    def _release(self) -> None:
+        if self._lock:
+            self._lock.release()
+            self._lock = None
+
+
+def locked(folder: Path) -> FileLock:
+    """The lock of a run's folder, held; the system releases it if the process is killed.
+
+    Raises:
+        FileExistsError: another process holds it.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=PATIENCE)
+    except Timeout as error:
+        raise FileExistsError(f"another process trains in {folder}; let it end, or choose another --name") from error
+    return lock
 
 
 class RunLog(logging.FileHandler):

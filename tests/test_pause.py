@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import signal
 import sys
 from contextlib import chdir
@@ -11,11 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
 
 import callbacks as cb
 import main
+from callbacks import run_folder
 
 CONFIG = Path(main.__file__).parent / "experiments/quickstart_digits.yaml"
 FIT = ["fit", "--config", str(CONFIG), "--trainer.max_epochs", "2"]
@@ -177,6 +180,19 @@ def test_resume_auto_passes_over_damaged_checkpoints(command, signalled, whole: 
     printed = command(*fit)  # from best.ckpt
     assert printed.count("passed over") == 2
     assert same(RUNS / "a", whole)
+
+
+def test_a_run_that_trains_elsewhere_is_not_continued(
+    command, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run_folder, "PATIENCE", 0.1)
+    shutil.copytree(whole, RUNS / "a")
+    with FileLock(RUNS / "a" / run_folder.LOCK), pytest.raises(SystemExit):
+        command("fit", "--continue", str(RUNS / "a"), "--trainer.max_epochs", "3")
+    assert "another process trains in" in capsys.readouterr().err
+    assert same(RUNS / "a", whole)
+    command("fit", "--continue", str(RUNS / "a"), "--trainer.max_epochs", "3")
+    assert state(RUNS / "a")["global_step"] == 3 * STEPS
 
 
 def test_resume_auto_begins_again_where_no_checkpoint_is_whole(command, signalled, whole: Path) -> None:
