@@ -11,7 +11,7 @@ import sys
 import warnings
 from pkgutil import resolve_name
 
-from jsonargparse import DefaultHelpFormatter
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 UNHELPFUL = (
     "LightningCLI's args parameter",
@@ -91,6 +91,17 @@ def message(error: Exception, memory: str = MEMORY) -> str:
     if isinstance(error, argparse.ArgumentError):
         told.append(_remedy(text))
     return "\n".join(["error: " + told[0][:MAX_WIDTH], *("  " + line[:MAX_WIDTH] for line in told[1:])])
+
+
+def of_settings(error: argparse.ArgumentError, parser: ArgumentParser) -> str:
+    """What is wrong with a tool's flags or YAML file, with settings near a name that its parser does not know."""
+    text = re.sub(r'Parser key "(.+)":\s*', r"\1: ", str(error))
+    unknown = re.search(r"(?:unrecognized arguments: --|[Oo]ption '|[Kk]ey ')([\w.]+)", text)
+    if not unknown:
+        return text
+    near = difflib.get_close_matches(unknown[1], parser.get_defaults().keys(), n=3, cutoff=0.5)
+    remedy = f"did you mean {' or '.join(near)}?" if near else "--help lists all"
+    return f"there is no setting {unknown[1]}; {remedy}"
 
 
 def _of_the_system(error: Exception, memory: str) -> str | None:

@@ -1,6 +1,5 @@
 """What both tools do: settings from a YAML file and flags, one result or a walk over settings."""
 
-import difflib
 import re
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Sequence
@@ -14,7 +13,7 @@ from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
 from torch import Tensor
 
-from messages import Help
+from messages import Help, of_settings
 from pictures import draw as draw_sheet
 from pictures import picture
 from synthesis import walk
@@ -75,7 +74,7 @@ def run(
             _, speed = _make(settings, steps_of, command, Path(command.out))
             print(f"{command.out}: {speed}")
     except ArgumentError as error:
-        raise ValueError(_explained(str(error), kind)) from error
+        raise ValueError(of_settings(error, parser)) from error
     except (RuntimeError, MemoryError) as error:
         if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
             raise ValueError(f"memory is not enough; {remedy}") from error
@@ -139,16 +138,3 @@ def _walk(
     sheet = folder / "sheet.png"
     draw_sheet(made, [title for _, title in drawn], f"{command.walk} draws, seed {settings.seed_everything}", sheet)
     print(f"{sheet}: one of them again, with changes: --config {folder}/NUMBER/settings.yaml")
-
-
-def _explained(text: str, kind: type[Settings]) -> str:
-    """A parser's message, with names near the one that is not known."""
-    text = re.sub(r'Parser key "(.+)":\s*', r"\1: ", text)
-    unknown = re.search(r"(?:unrecognized arguments: --|[Oo]ption '|Key ')([\w.]+)", text)
-    if not unknown:
-        return text
-    inner = [f"network.{field.name}" for field in fields(NetworkSettings)]
-    known = [field.name for field in fields(kind)] + inner + ["config", "out", "save_every", "walk", "device"]
-    near = difflib.get_close_matches(unknown[1], known, n=3, cutoff=0.5)
-    remedy = f"did you mean {' or '.join(near)}?" if near else "--help lists all"
-    return f"there is no setting {unknown[1]}; {remedy}"

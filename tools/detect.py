@@ -9,9 +9,7 @@ folder --out gets detections.json, and of each picture its boxes before and afte
 """
 
 import argparse
-import difflib
 import json
-import re
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -29,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from detection import Boxes, Detector, Settings
 from detection.drawing import drawn
 from detection.evaluation import Score, known_boxes, score
-from messages import Help, message, quieten
+from messages import Help, message, of_settings, quieten
 from pictures import listed, picture
 from predictor import Predictor
 
@@ -155,11 +153,7 @@ def main() -> None:
     try:
         status = run()
     except argparse.ArgumentError as error:
-        text = str(error)
-        unknown = re.search(r"(?:key|option) '([\w.]+)' is not|unrecognized arguments: --([\w.]+)", text, re.I)
-        known = [field.name for field in fields(Settings)]
-        near = difflib.get_close_matches(unknown[1] or unknown[2], known, n=2) if unknown else []
-        print(message(ValueError(text)) + (f"\n  did you mean {' or '.join(near)}?" if near else ""), file=sys.stderr)
+        print(message(ValueError(of_settings(error, parser()))), file=sys.stderr)
         status = 2
     except ModuleNotFoundError as error:
         sys.exit(f"error: {error.name} is not installed; pip install -e .[detection]")
