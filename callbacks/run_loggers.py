@@ -10,7 +10,10 @@ from typing import Any
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
+from callbacks.last_checkpoint import Paused
+
 KINDS = ("wandb", "tensorboard", "csv")
+PAUSED = "paused"  # beside Lightning's "success" and "failed"
 
 
 class RunLoggers(Callback):
@@ -50,11 +53,12 @@ class RunLoggers(Callback):
         self._open(trainer, math.inf)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Close them, so that the next run of this process opens its own; after an exception, Lightning does."""
-        trainer.loggers = [logger for logger in trainer.loggers if logger not in self._opened]
-        for logger in self._opened:
-            logger.finalize("success")
-        self._opened = []
+        """Close them, so that the next run of this process opens its own."""
+        self._close(trainer, "success")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Close them as those of a run that was paused, or has failed."""
+        self._close(trainer, PAUSED if isinstance(exception, Paused) else "failed")
 
     def _open(self, trainer: Trainer, last_step: float | None) -> None:
         """Open for what comes after a step, or for a run that begins."""
@@ -66,6 +70,12 @@ class RunLoggers(Callback):
             if logger:
                 self._opened.append(logger)
         trainer.loggers = [*trainer.loggers, *self._opened]
+
+    def _close(self, trainer: Trainer, status: str) -> None:
+        trainer.loggers = [logger for logger in trainer.loggers if logger not in self._opened]
+        for logger in self._opened:
+            logger.finalize(status)
+        self._opened = []
 
 
 def open_wandb(folder: Path, last_step: float | None) -> Logger | None:

@@ -18,6 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loggers import WandbLogger
 
 from callbacks.run_folder import BEST
+from callbacks.run_loggers import PAUSED
 
 KEPT = "wandb_run.json"  # in the run's folder: the id on W&B, and the step up to which it was logged
 STAGING = "WANDB_DATA_DIR"  # variable of the folder in which tables and checkpoints wait to be sent
@@ -63,10 +64,15 @@ class WandbRun(WandbLogger):
             self._best = checkpoint_callback
 
     def finalize(self, status: str) -> None:
-        """Log the best checkpoint, wait until all is sent or written, and let another run of this process begin."""
+        """Log the best checkpoint, wait until all is sent or written, and let another run of this process begin.
+
+        A paused run is marked as preempting, which with an exit code makes it "preempted" there, not "failed".
+        """
         run = self.experiment
         if self._best and status == "success":
             self._attempt(self._log_best)
+        if status == PAUSED:
+            self._attempt(run.mark_preempting)
         try:
             keep(self._folder, run.id, max(self._first_step, run.step))
             run.finish(exit_code=int(status != "success"))

@@ -21,7 +21,7 @@ import yaml
 from PIL import Image
 
 import main
-from callbacks import run_loggers
+from callbacks import Paused, run_loggers
 from callbacks.dashboard import mixtures
 from callbacks.prediction_store import Predictions
 from callbacks.wandb_run import resume_or_begin
@@ -289,6 +289,20 @@ def test_a_failed_run_is_over_on_the_dashboard_too(monkeypatch: pytest.MonkeyPat
         fit("e", "--logger", "wandb")
     (records,) = sessions(Path("runs/quickstart_digits/e"))
     assert of(records, "exit")[0]["exit_code"] == 1
+    assert not of(records, "preempting")
+
+
+def test_a_paused_run_has_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pause(*_: object) -> None:
+        raise Paused
+
+    monkeypatch.setattr("callbacks.finite_loss.FiniteLoss.on_train_epoch_end", pause, raising=False)
+    with pytest.raises(Paused):
+        fit("p", "--logger", "wandb")
+    (records,) = sessions(Path("runs/quickstart_digits/p"))
+    assert len(of(records, "preempting")) == 1
+    assert of(records, "exit")[0]["exit_code"] == 1
+    assert not of(records, "artifact")
 
 
 def test_a_logger_of_ones_own_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
