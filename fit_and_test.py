@@ -1,5 +1,6 @@
 """Training runs of an experiment in processes of their own, or finishing them: what tools do with several runs."""
 
+import importlib
 import signal
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Literal
+from typing import Any, Literal
 
 import yaml
 
@@ -15,6 +16,7 @@ import cli
 from callbacks.prediction_store import OF_VALIDATION
 from callbacks.provenance import differences
 from callbacks.run_folder import config_of
+from lightning_modules import Classifier
 from main import own_flags
 from run_record import METRICS
 
@@ -47,6 +49,12 @@ def is_trained(config: Path) -> bool:
     return {"model", "trainer"} <= yaml.safe_load(config.read_text(encoding="utf-8")).keys()
 
 
+def is_classifier(experiment: dict[str, Any]) -> bool:
+    """Whether an experiment trains one, so that it has an accuracy."""
+    module, name = experiment["model"]["class_path"].rsplit(".", 1)
+    return issubclass(getattr(importlib.import_module(module), name), Classifier)
+
+
 def runs_of_seeds(
     config: Path, seeds: Sequence[int], name: str | None, flags: Sequence[str], then: Then = "test"
 ) -> list[Path]:
@@ -56,7 +64,7 @@ def runs_of_seeds(
         name: of the runs; the seed is appended.
 
     Raises:
-        ValueError: a seed is there twice, and would count twice; a finished run has other settings.
+        ValueError: a seed is there twice, and would count twice; of ``finished_run``.
         subprocess.CalledProcessError: a run failed.
     """
     if len(set(seeds)) < len(seeds):
@@ -91,13 +99,17 @@ def finished_run(
 
     Raises:
         subprocess.CalledProcessError: the run failed.
-        ValueError: it is finished, with other settings.
+        ValueError: the experiment trains no classifier, or the run is finished, with other settings.
+        argparse.ArgumentError: there is no such flag.
         Hopeless: it was stopped.
     """
+    settings = cli.settings(config, own_flags(flags)[1])
+    if not is_classifier(settings):
+        raise ValueError(f"{config} trains no classifier, and nothing else has an accuracy to compare")
     run = Path("runs") / config.stem / name
     proof = run / (METRICS if then == "test" else OF_VALIDATION)
     if proof.exists():
-        require_same_settings(run, config, flags)
+        require_same_settings(run, settings)
         return run
     start = ["--config", str(config), "--name", name, "--resume", "auto"]
     run_main(["fit", *start, "--then", then, *flags], held, hopeless)
@@ -106,14 +118,14 @@ def finished_run(
     return run
 
 
-def require_same_settings(run: Path, config: Path, flags: Sequence[str]) -> None:
+def require_same_settings(run: Path, settings: dict[str, Any]) -> None:
     """Refuse a run whose figures are of other settings than those asked for now, by flags or in the experiment's file.
 
     Raises:
         ValueError: says which.
     """
     trained = yaml.safe_load(config_of(run).read_text(encoding="utf-8"))
-    for name, was, now in differences(trained, cli.settings(config, own_flags(flags)[1])):
+    for name, was, now in differences(trained, settings):
         if name not in NO_MATTER:
             raise ValueError(f"{run} is finished, and its {name} is {was}, not {now}; choose another --name")
 

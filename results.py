@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from callbacks.provenance import abbreviated
-from lightning_modules import Classifier
+from fit_and_test import is_classifier
 
 PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
 FIGURE = re.compile(r"([\d.]+) % (test|validation) accuracy")
@@ -53,12 +53,6 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
             for record in group:
                 curves += ["", *curve(record)]
     return "\n".join([*lines, *more, "", "## Records", *curves, ""])
-
-
-def is_classifier(experiment: dict[str, Any]) -> bool:
-    """Whether an experiment trains one, so that it has an accuracy."""
-    module, name = experiment["model"]["class_path"].rsplit(".", 1)
-    return issubclass(getattr(importlib.import_module(module), name), Classifier)
 
 
 def ensembles(records: list[Record], experiments: Path) -> list[str]:

@@ -16,15 +16,14 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from fit_and_test import PROJECT, experiment_file, is_trained, runs_of_seeds
+from fit_and_test import PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
 from messages import message, quieten
-from results import Record, ensembles, identity, is_classifier, linear, page, without_seed
+from results import Record, ensembles, identity, linear, page, without_seed
 from run_record import chosen_epoch
 
 ENSEMBLE = "report/ensemble.json"
@@ -91,7 +90,8 @@ def record_of(run: Path) -> Record:
         )
     except FileNotFoundError as error:
         raise ValueError(f"{run} is not a run that was trained and tested: {error.filename} is missing") from error
-    require_classifier(config, run)
+    if not is_classifier(config):
+        raise ValueError(f"{run} trained no classifier, and the page of results has accuracies alone")
     last, settings = sessions[-1], config["data"]["init_args"]
     tested = chosen_epoch(history, settings["validate_on_test"])
     for name in ("source", "root", "num_workers"):
@@ -110,16 +110,6 @@ def record_of(run: Path) -> Record:
         **{name: last[name] for name in ("samples", "commit", "versions", "hardware", "processes", "precision")},
         "config": config,
     }
-
-
-def require_classifier(config: dict[str, Any], what: Path) -> None:
-    """Refuse what has no accuracy to tabulate.
-
-    Raises:
-        ValueError: says so.
-    """
-    if not is_classifier(config):
-        raise ValueError(f"{what} trains no classifier, and the page of results has accuracies alone")
 
 
 def without_machine_facts(command: str) -> str:
@@ -150,9 +140,7 @@ def main() -> None:
     try:
         runs = arguments.record
         if arguments.experiment:
-            config = experiment_file(arguments.experiment)
-            require_classifier(yaml.safe_load(config.read_text(encoding="utf-8")), config)
-            runs = runs_of_seeds(config, arguments.seeds, arguments.name, flags)
+            runs = runs_of_seeds(experiment_file(arguments.experiment), arguments.seeds, arguments.name, flags)
         for run in runs:
             recorded(run, folder)
     except subprocess.CalledProcessError as error:

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import cli
 from callbacks.run_folder import CONFIG
-from fit_and_test import Hopeless, finished_run
+from fit_and_test import Hopeless, finished_run, is_classifier
 from messages import message, quieten
 from sweeps.pruning import hopeless
 from sweeps.results import Result, best_of, in_order, reason_in, table_of, write, write_picture
@@ -53,12 +53,14 @@ def check(config: Path, flags: list[str], space: dict[str, Values]) -> None:
 
     Raises:
         argparse.ArgumentError: there is no such key, or it cannot have such a value.
-        ValueError: validation would be on the test split.
+        ValueError: validation would be on the test split; the experiment trains no classifier.
     """
     first = {key: values.extremes[0] for key, values in space.items()}
     changes = [{key: text} for key, values in space.items() for text in values.extremes[1:]]
     for change in [{}, *changes]:
         settings = cli.settings(config, [*flags, *as_flags(first | change)])
+        if not is_classifier(settings):
+            raise ValueError(f"{config} trains no classifier; a sweep compares classifiers")
         if settings["data"]["init_args"].get("validate_on_test"):
             raise ValueError("validate_on_test lets the test split choose among trials; --data.validate_on_test false")
 

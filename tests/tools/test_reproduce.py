@@ -15,7 +15,7 @@ import yaml
 
 import main
 import results
-from fit_and_test import experiment_file, is_trained
+from fit_and_test import experiment_file, is_classifier, is_trained
 from tools import reproduce, train_ensemble
 
 PROJECT = Path(main.__file__).parent
@@ -69,7 +69,7 @@ def test_two_seeds_become_a_row(folder: Path, shards: Path) -> None:
     trained = [
         yaml.safe_load(path.read_text()) for path in (PROJECT / "experiments").rglob("*.yaml") if is_trained(path)
     ]
-    others = sum(map(results.is_classifier, trained)) - 2  # this one, and the ensemble, which has no row
+    others = sum(map(is_classifier, trained)) - 2  # this one, and the ensemble, which has no row
     assert "dcgan" not in page
     assert page.count("no record") == others
     for seed in (1, 2):

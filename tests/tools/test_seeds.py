@@ -85,9 +85,14 @@ def test_seeds_are_trained_once_and_tested_later(call: Callable, tmp_path: Path)
     assert "test/top1 %" in printed
 
 
-def test_refused(call: Callable) -> None:
+def test_refused(call: Callable, tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="each seed once"):
         call("--seeds", "1", "1")
+    with pytest.raises(SystemExit, match=r"dcgan_digits.yaml trains no classifier"):
+        call("--config", str(PROJECT / "experiments/dcgan_digits.yaml"), "--seeds", "1")
+    with pytest.raises(SystemExit, match=r"did you mean pool_dropout\?"):
+        call("--seeds", "1", "--model.pool_dropuot", "0.1")
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_run_killed_in_its_first_epoch_begins_anew(call: Callable, tmp_path: Path) -> None:

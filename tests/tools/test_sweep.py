@@ -27,6 +27,7 @@ from tools import sweep as tool
 
 PROJECT = Path(main.__file__).parent
 CONFIG = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml")]
+GAN = str(PROJECT / "experiments/dcgan_digits.yaml")
 QUICK = ["--trainer.limit_train_batches", "2", "--trainer.limit_val_batches", "1", "--trainer.accelerator", "cpu"]
 QUICK += ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summary", "false"]
 LR, DROPOUT = "model.optimizer.lr", "model.pool_dropout"
@@ -183,6 +184,7 @@ def test_a_killed_training_goes_on_once(call: Call, commands: list[Sequence[str]
         (["--grid", f"{LR}=1", "--random", f"{DROPOUT}=0:1"], "by one of them only"),
         (["--random", f"{LR}=1,2"], "need --trials"),
         (["--grid", f"{LR}=1", "--grid", f"{LR}=2"], "each key once"),
+        (["--grid", "seed_everything=1,2", "--config", GAN], "dcgan_digits.yaml trains no classifier"),
     ],
 )
 def test_refused_before_anything_runs(
