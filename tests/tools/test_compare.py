@@ -1,8 +1,7 @@
 """Two tested runs side by side."""
 
 import re
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -34,19 +33,14 @@ def run(folder: Path, shards: Path, seed: int, right: int, split: str = "") -> P
     return folder
 
 
-def call(*args: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT / "tools/compare.py"), *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_settings_classes_verdict_and_pictures(tmp_path: Path, shards: Path) -> None:
+def test_settings_classes_verdict_and_pictures(call: Callable, tmp_path: Path, shards: Path) -> None:
     runs = run(tmp_path / "a", shards, 1, right=30), run(tmp_path / "b", shards, 2, right=45)
-    done = call(*runs, "--pictures", tmp_path / "flipped.png")
-    assert done.returncode == 0, done.stderr
-    assert "seed_everything" in done.stdout
-    assert "max_epochs" not in done.stdout
-    assert "A 50.00 %, B 75.00 % of 60 pictures; only A is right on 0, only B on 15: p = 6.1e-05" in done.stdout
-    assert "15 of 15 pictures that flipped" in done.stdout
+    done = call(compare, *runs, "--pictures", tmp_path / "flipped.png")
+    assert done.status == 0, done.err
+    assert "seed_everything" in done.out
+    assert "max_epochs" not in done.out
+    assert "A 50.00 %, B 75.00 % of 60 pictures; only A is right on 0, only B on 15: p = 6.1e-05" in done.out
+    assert "15 of 15 pictures that flipped" in done.out
     pixels = np.asarray(Image.open(tmp_path / "flipped.png").convert("L"))
     assert pixels.shape[1] == 960
     assert len(np.unique(pixels)) > 20
@@ -61,13 +55,13 @@ def test_the_p_value_tends_to_the_chi_squared_one() -> None:
     assert compare.verdict(one, one).endswith("p = 1, chance explains the difference")
 
 
-def test_runs_that_cannot_be_compared(tmp_path: Path, shards: Path) -> None:
+def test_runs_that_cannot_be_compared(call: Callable, tmp_path: Path, shards: Path) -> None:
     one = run(tmp_path / "a", shards, 1, right=30)
     other = run(tmp_path / "b", shards, 1, right=30, split="two")
     for runs, words in (
         ((one, other), "and .*b on 60 others; runs can be compared"),
         ((one, tmp_path), "has no report/prob"),
     ):
-        refused = call(*runs)
-        assert refused.returncode == 1
-        assert re.search(words, refused.stderr)
+        refused = call(compare, *runs)
+        assert refused.status == 1
+        assert re.search(words, refused.err)

@@ -50,21 +50,14 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def extract(root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Extract:
+def extract(call: Extract, root: Path) -> Extract:
     """The tool's exit status, output and error, on the digits."""
 
-    def call(out: Path, *arguments: object, backbone: object = root / "run") -> tuple[int, str, str]:
+    def extracted(out: Path, *arguments: object, backbone: object = root / "run") -> tuple[int, str, str]:
         data = ["--data", "datamodules.Digits", "--data.root", root, "--data.image_size", SIZE]
-        words = [out, "--backbone", backbone, "--device", "cpu", *data, *arguments]
-        monkeypatch.setattr(sys, "argv", ["tools/extract_features.py", *map(str, words)])
-        capsys.readouterr()
-        try:
-            tool.main()
-        except SystemExit as end:
-            return 1, capsys.readouterr().out, str(end.code)
-        return 0, *capsys.readouterr()
+        return call(tool, out, "--backbone", backbone, "--device", "cpu", *data, *arguments)
 
-    return call
+    return extracted
 
 
 def network(root: Path) -> MiniVGGNet:

@@ -1,7 +1,6 @@
 """A DCGAN from its training to pictures and their score."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from lightning_modules.saved import saved_network
 from tools import generate
 
 PROJECT = Path(main.__file__).parent
-Call = Callable[..., tuple[str, str]]
 QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
 
 
@@ -32,22 +30,6 @@ def runs(shards: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
             config = ["--config", str(PROJECT / f"experiments/{experiment}.yaml"), "--data.root", str(shards)]
             main.run_command(["fit", *config, *short, "--name", "a", "--data.image_size", "32"])
     return folder / "runs"
-
-
-@pytest.fixture
-def call(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Call:
-    """The command in this process, which is faster: what it writes to standard output, and why it ended."""
-
-    def called(*args: object) -> tuple[str, str]:
-        monkeypatch.setattr(sys, "argv", ["generate.py", *map(str, args)])
-        capsys.readouterr()
-        try:
-            generate.main()
-        except SystemExit as ended:
-            return "", capsys.readouterr().err + str(ended.code)
-        return capsys.readouterr().out, ""
-
-    return called
 
 
 def test_a_run_shows_what_it_learns(runs: Path) -> None:
@@ -82,9 +64,13 @@ def test_montage_lays_pictures_in_rows() -> None:
     assert sheet[::2, ::3, 0].tolist() == [[0, 1, 2], [3, 4, 0]]
 
 
-def test_pictures_of_the_classes_that_are_asked_for(runs: Path, tmp_path: Path, call: Call) -> None:
+def test_pictures_of_the_classes_that_are_asked_for(runs: Path, tmp_path: Path, call: Callable) -> None:
     run, out, folder = runs / "dcgan_digits_conditional/a", tmp_path / "all.png", tmp_path / "each"
-    assert call(run, "--count", 6, "--classes", 3, 7, "--seed", 5, "--out", out, "--folder", folder) == ("", "")
+    assert call(generate, run, "--count", 6, "--classes", 3, 7, "--seed", 5, "--out", out, "--folder", folder) == (
+        0,
+        "",
+        "",
+    )
     names = sorted(path.name for path in folder.iterdir())
     assert names == [f"{number:05d}-{'37'[number % 2]}.png" for number in range(6)]
     network, _ = saved_network(run, DCGAN)
@@ -144,10 +130,10 @@ def test_distances_by_hand() -> None:
     assert found == {"to_training": (2 + 36) / 2, "test_to_training": (10 + 6) / 2, "from_training": 15.33}
 
 
-def test_score_of_a_run(runs: Path, call: Call) -> None:
+def test_score_of_a_run(runs: Path, call: Callable) -> None:
     classifier = runs / "quickstart_digits/a"
     network = runs / "dcgan_digits_conditional/a"
-    written, _ = call(network, "--count", 50, "--score", classifier, classifier, "--compare")
+    written = call(generate, network, "--count", 50, "--score", classifier, classifier, "--compare").out
     found = json.loads(written)
     assert found["pictures"] == 50
     assert found["agreement"] == 1  # with itself
@@ -166,5 +152,5 @@ def test_score_of_a_run(runs: Path, call: Call) -> None:
         ("nowhere", ["--out", "a.png"], "is no file"),
     ],
 )
-def test_refused_in_plain_words(runs: Path, network: str, flags: list[str], said: str, call: Call) -> None:
-    assert said in call(runs / network, *[flag.replace("RUNS", str(runs)) for flag in flags])[1]
+def test_refused_in_plain_words(runs: Path, network: str, flags: list[str], said: str, call: Callable) -> None:
+    assert said in call(generate, runs / network, *[flag.replace("RUNS", str(runs)) for flag in flags]).err

@@ -1,10 +1,10 @@
 """The table of a network's layers."""
 
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import main
+from tools import inspect_model
 
 PROJECT = Path(main.__file__).parent
 
@@ -28,19 +28,14 @@ trainer:
 """
 
 
-def inspect(*args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, str(PROJECT / "tools/inspect_model.py"), *args]
-    return subprocess.run(command, capture_output=True, text=True)
-
-
-def test_layers_shapes_parameters_and_what_is_frozen(tmp_path: Path) -> None:
+def test_layers_shapes_parameters_and_what_is_frozen(call: Callable, tmp_path: Path) -> None:
     (tmp_path / "tuner.yaml").write_text(FINE_TUNER)
-    done = inspect(str(tmp_path / "tuner.yaml"))
-    assert done.returncode == 0, done.stderr
+    done = call(inspect_model, tmp_path / "tuner.yaml")
+    assert done.status == 0, done.err
     convolutions = [9 * a * b + b for a, b in ((3, 32), (32, 32), (32, 64), (64, 64))]
     body = sum(convolutions) + 2 * (32 + 32 + 64 + 64)
     hidden, last = 64 * 4 * 4 * 12 + 12, 12 * 10 + 10
-    title, *lines = done.stdout.strip().splitlines()
+    title, *lines = done.out.strip().splitlines()
     total, training = (f"{n:,}".replace(",", " ") for n in (body + hidden + last, hidden + last))
     assert title.strip() == f"FineTuner: {total} parameters, {training} of them train"
     rows = [[cell.strip() for cell in line.strip("│").split("│")] for line in lines if line.startswith("│")]
@@ -53,12 +48,12 @@ def test_layers_shapes_parameters_and_what_is_frozen(tmp_path: Path) -> None:
     assert by_name["net.head.4"][2:] == ["Linear", "10", str(last), "trains"]
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
-    assert "no experiment's YAML file" in inspect(str(tmp_path / "none.yaml")).stderr
-    assert "give an experiment's YAML file, or a run's folder" in inspect().stderr
-    assert "a DCGAN is no classifier" in inspect(str(PROJECT / "experiments/dcgan_digits.yaml")).stderr
+def test_mistakes_are_named(call: Callable, tmp_path: Path) -> None:
+    assert "no experiment's YAML file" in call(inspect_model, tmp_path / "none.yaml").err
+    assert "give an experiment's YAML file, or a run's folder" in call(inspect_model).err
+    assert "a DCGAN is no classifier" in call(inspect_model, PROJECT / "experiments/dcgan_digits.yaml").err
     wrong = tmp_path / "tuner.yaml"
     wrong.write_text(FINE_TUNER.replace("[net.body]", "[net.boddy]"))
-    refused = inspect(str(wrong))
-    assert refused.returncode == 1
-    assert "no module 'net.boddy'" in refused.stderr
+    refused = call(inspect_model, wrong)
+    assert refused.status == 1
+    assert "no module 'net.boddy'" in refused.err

@@ -8,7 +8,7 @@ import re
 import shutil
 import statistics
 import subprocess
-import sys
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -252,24 +252,20 @@ def test_many_classes_are_a_picture(tmp_path: Path, shards: Path) -> None:
     np.testing.assert_allclose(alpha / 255, np.sqrt(shares), atol=0.003)
 
 
-def test_the_command(tmp_path: Path, shards: Path) -> None:
+def test_the_command(call: Callable, tmp_path: Path, shards: Path) -> None:
     folder, out = run(tmp_path / "a", shards, predictions(shards, DIGITS)), tmp_path / "page.html"
-    command = [sys.executable, str(PROJECT / "tools/report.py"), str(folder), "--out", str(out)]
-    done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"report: {out} (")
+    assert call(report, folder, "--out", out).out.startswith(f"report: {out} (")
     assert out.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
 
 
-def test_what_cannot_be_done_is_said(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_done_is_said(call: Callable, tmp_path: Path, shards: Path) -> None:
     folder = run(tmp_path / "a", shards, None)
-    for words, *flags in (
-        (r"nowhere is not a run's folder: it holds no config.yaml", tmp_path / "nowhere"),
-        (r"the folder .*missing is not there", "--out", tmp_path / "missing/page.html"),
-    ):
-        monkeypatch.setattr(sys, "argv", ["report.py", str(folder), *map(str, flags)])
-        with pytest.raises(SystemExit, match=words):
-            report.main()
+    refused = call(report, folder, tmp_path / "nowhere")
+    assert refused.status == 1
+    assert "nowhere is not a run's folder: it holds no config.yaml" in refused.err
+    assert re.search(
+        "the folder .*missing is not there", call(report, folder, "--out", tmp_path / "missing/page.html").err
+    )
 
 
 @pytest.mark.skipif(not CHROMIUM, reason="needs Chromium")

@@ -4,8 +4,8 @@ import io
 import os
 import random
 import shutil
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -50,19 +50,9 @@ def packed(request: pytest.FixtureRequest, clean: dict[str, Path], tmp_path: Pat
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Tool:
+def run(call: Tool) -> Tool:
     """The tool's exit status, output and errors."""
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["tools/shards.py", *map(str, arguments)])
-        capsys.readouterr()
-        try:
-            tool.main()
-        except SystemExit as end:
-            return end.code, *capsys.readouterr()
-        return 0, *capsys.readouterr()
-
-    return call
+    return partial(call, tool)
 
 
 def test_clean_sets_have_no_findings(packed: Path) -> None:

@@ -3,7 +3,6 @@
 import csv
 import io
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,21 +62,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         main.run_command(["fit", *config, *short, "--data.test_fraction", "0.2", *QUIET])
     return folder / "runs/srcnn_modern/a"
-
-
-@pytest.fixture
-def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """The tool's exit code, standard output and standard error."""
-
-    def called(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["upscale.py", *map(str, args)])
-        with pytest.raises(SystemExit) as ended:
-            upscale.main()
-        out, err = capsys.readouterr()
-        words = ended.value.code if isinstance(ended.value.code, str) else ""
-        return (1 if words else int(ended.value.code or 0)), out, err.lstrip("\n") + words  # the bar leaves a line
-
-    return called
 
 
 @pytest.mark.parametrize("colour", ["luminance", "rgb"])
@@ -147,7 +131,7 @@ def test_files_and_folders_become_two_files_each(run: Path, tmp_path: Path, call
     photograph(40, 30).save(given / "turned.jpg", exif=exif)
     photograph(20, 30, "RGBA").quantize().save(given / "below/palette.png")
     photograph(12, 10, "L").save(tmp_path / "grey.png")
-    assert call(run, given, tmp_path / "grey.png", "--out", tmp_path / "out", "--tile", 50)[0] == 0
+    assert call(upscale, run, given, tmp_path / "grey.png", "--out", tmp_path / "out", "--tile", 50)[0] == 0
     found = {path.relative_to(tmp_path / "out").as_posix(): path for path in (tmp_path / "out").rglob("*.png")}
     sizes = {"turned": (60, 80), "below/palette": (40, 60), "grey": (24, 20)}
     assert found.keys() == {f"{name}-x2{ending}.png" for name in sizes for ending in ("", "-bicubic")}
@@ -165,9 +149,9 @@ def test_what_cannot_be_enlarged_is_named_and_the_others_are(run: Path, tmp_path
     cv2.imwrite(str(given / "grey16.png"), deep[..., 0])
     (given / "text.jpg").write_text("no picture")
     photograph(9, 9).save(given / "good.png")
-    code, _, errors = call(run, given, "--out", tmp_path / "out")
+    code, _, errors = call(upscale, run, given, "--out", tmp_path / "out")
     assert code == 1
-    lines = errors.splitlines()
+    lines = errors.strip().splitlines()  # the bar leaves a line
     assert len(lines) == 3
     assert "colours16.png cannot be enlarged: it has more than 8 bits" in lines[0]
     assert "grey16.png cannot be enlarged: it has more than 8 bits" in lines[1]
@@ -178,7 +162,7 @@ def test_what_cannot_be_enlarged_is_named_and_the_others_are(run: Path, tmp_path
 def test_two_pictures_of_one_name_are_refused(run: Path, tmp_path: Path, call: Callable) -> None:
     for name in ("a.png", "a.jpg"):
         photograph(9, 9).save(tmp_path / name)
-    code, _, errors = call(run, tmp_path, "--out", tmp_path / "out")
+    code, _, errors = call(upscale, run, tmp_path, "--out", tmp_path / "out")
     assert code == 1
     assert "would both become" in errors
     assert not (tmp_path / "out").exists()
@@ -187,7 +171,7 @@ def test_two_pictures_of_one_name_are_refused(run: Path, tmp_path: Path, call: C
 def test_figures_follow_their_formulas(run: Path, tmp_path: Path, call: Callable) -> None:
     image = photograph(61, 45)
     image.save(tmp_path / "odd.png")
-    code, out, errors = call(run, "--evaluate", tmp_path / "odd.png", "--format", "csv")
+    code, out, errors = call(upscale, run, "--evaluate", tmp_path / "odd.png", "--format", "csv")
     assert code == 0, errors
     (row,) = csv.DictReader(io.StringIO(out))
     original = image.crop((0, 0, 60, 44))
@@ -219,15 +203,15 @@ def structural_similarity(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def test_without_pictures_the_held_out_photographs_are_measured(run: Path, call: Callable) -> None:
-    code, out, errors = call(run, "--evaluate", "--format", "csv")
+    code, out, errors = call(upscale, run, "--evaluate", "--format", "csv")
     assert code == 0, errors
     rows = list(csv.DictReader(io.StringIO(out)))
     order = np.random.default_rng(42).permutation(10)[:2]  # what the split's seed draws first
     assert sorted(Path(row["picture"]).stem for row in rows) == sorted(map(str, order))
-    code, out, _ = call(run, "--evaluate")
+    code, out, _ = call(upscale, run, "--evaluate")
     assert code == 0
     assert "mean of 2" in out
-    code, _, errors = call(run / "checkpoints/best.ckpt", "--evaluate")
+    code, _, errors = call(upscale, run / "checkpoints/best.ckpt", "--evaluate")
     assert code == 1
     assert "is no run's folder" in errors
 
@@ -242,7 +226,7 @@ def test_without_pictures_the_held_out_photographs_are_measured(run: Path, call:
 )
 def test_wrong_flags(run: Path, tmp_path: Path, call: Callable, args: tuple[str, ...], words: str) -> None:
     photograph(9, 9).save(tmp_path / "a.png")
-    code, _, errors = call(run, *[tmp_path / "a.png"] * bool(args), *args, "--out", tmp_path / "out")
+    code, _, errors = call(upscale, run, *[tmp_path / "a.png"] * bool(args), *args, "--out", tmp_path / "out")
     assert code != 0
     assert words in errors
     assert not (tmp_path / "out").exists()
@@ -250,16 +234,16 @@ def test_wrong_flags(run: Path, tmp_path: Path, call: Callable, args: tuple[str,
 
 def test_too_small_to_compare(run: Path, tmp_path: Path, call: Callable) -> None:
     photograph(40, 15).save(tmp_path / "a.png")
-    code, _, errors = call(run, tmp_path / "a.png", "--evaluate")
+    code, _, errors = call(upscale, run, tmp_path / "a.png", "--evaluate")
     assert code == 1
     assert "a.png cannot be enlarged: it has 40x14 pixels, too few to compare; 15 are needed" in errors
 
 
 def test_a_folder_without_pictures_and_a_network_that_is_not_there(run: Path, tmp_path: Path, call: Callable) -> None:
     (tmp_path / "empty").mkdir()
-    code, _, errors = call(run, tmp_path / "empty")
-    assert (code, errors) == (1, f"error: the folder {tmp_path / 'empty'} holds no picture")
-    code, _, errors = call(tmp_path / "none.ckpt", tmp_path / "empty")
+    code, _, errors = call(upscale, run, tmp_path / "empty")
+    assert (code, errors.strip()) == (1, f"error: the folder {tmp_path / 'empty'} holds no picture")
+    code, _, errors = call(upscale, tmp_path / "none.ckpt", tmp_path / "empty")
     assert code == 1
     assert "none.ckpt is no file" in errors
 
@@ -268,7 +252,7 @@ def test_a_classifier_is_refused(run: Path, tmp_path: Path, call: Callable) -> N
     saved = torch.load(run / "checkpoints/best.ckpt", weights_only=True)
     saved["config"] = saved["config"].replace("lightning_modules.SRCNN", "lightning_modules.MiniVGGNet")
     torch.save(saved, tmp_path / "other.ckpt")
-    code, _, errors = call(tmp_path / "other.ckpt", tmp_path)
+    code, _, errors = call(upscale, tmp_path / "other.ckpt", tmp_path)
     assert code == 1
     assert "other.ckpt holds a MiniVGGNet, which is no SRCNN" in errors
 
