@@ -1,11 +1,13 @@
 """The one entry: `fit`, `validate`, `test` and `predict` from an experiment's YAML or from a run's folder."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
+
+from pytorch_lightning.utilities import rank_zero_only
 
 from callbacks import Paused, newest_whole, run_folder
 from cli import CLI
@@ -84,8 +86,12 @@ def main() -> None:
     log = quieten()
     end_together()
     try:
-        with suppress(Paused):
-            run_command(sys.argv[1:])
+        run_command(sys.argv[1:])
+    except Paused as pause:
+        if not rank_zero_only.rank:
+            then = own_flags(sys.argv[1:])[0].then
+            goes_on = f"python main.py fit --continue {shlex.quote(str(pause))}" + f" --then {then}" * bool(then)
+            log.info("To continue:\n    %s", goes_on)
     except Exception as error:
         if "--debug" in sys.argv:
             raise

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import shlex
 import signal
 import threading
 import time
@@ -25,7 +24,7 @@ logger = logging.getLogger("litvision")
 
 
 class Paused(Exception):
-    """The end of a run that was asked to pause, after its checkpoint is written."""
+    """The end of a run that was asked to pause, after its checkpoint is written; its text is the run's folder."""
 
 
 class LastCheckpoint(Checkpoint):
@@ -119,9 +118,8 @@ def _between_steps(trainer: Trainer, batch_idx: int) -> bool:
 
 
 def _pause(trainer: Trainer) -> NoReturn:
-    """End the run, and say how to go on."""
+    """End the run."""
     if trainer.is_global_zero:
-        run = shlex.quote(os.path.relpath(trainer.default_root_dir))
         place = f"epoch {trainer.current_epoch + 1}, after step {trainer.global_step}"
-        logger.info("paused in %s; nothing is lost. To continue:\n    python main.py fit --continue %s", place, run)
-    raise Paused
+        logger.info("paused in %s; nothing is lost", place)
+    raise Paused(os.path.relpath(trainer.default_root_dir))

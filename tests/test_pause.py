@@ -104,14 +104,15 @@ def test_a_paused_run_ends_where_an_undisturbed_one_does(
     command, signalled, whole: Path, number: int, step: int, hook: str, paused_after: int
 ) -> None:
     signalled(step, number, hook=hook)
-    printed = command(*FIT, "--name", "a").strip().splitlines()
-    assert f"after step {paused_after}; nothing is lost" in printed[-2]
+    printed = command(*FIT, "--name", "a", "--then", "validate").strip().splitlines()
+    assert f"after step {paused_after}; nothing is lost" in printed[-3]
     assert state(RUNS / "a")["global_step"] == paused_after
     assert len(history(RUNS / "a") if paused_after >= STEPS else []) == paused_after // STEPS
     program, script, *args = shlex.split(printed[-1])
     assert (program, script) == ("python", "main.py")
     command(*args)
     assert same(RUNS / "a", whole)
+    assert (RUNS / "a/report/val_probabilities.h5").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
