@@ -55,7 +55,7 @@ def test_a_training_goes_on_without_its_diary(place) -> None:
         assert printed.count(f"{file} cannot be written") == 1
     assert printed.count("the run goes on without it") == 5
     assert place.whole()["epoch"] == 2
-    assert left(seen) == ["checkpoints", "config.yaml", "log.txt"]
+    assert left(seen) == [".lock", "checkpoints", "config.yaml", "log.txt"]
     remount(place, place.run, "size=1m")
     place.go_on("--trainer.max_epochs", "4").succeeds()
     assert place.epochs() == [4]

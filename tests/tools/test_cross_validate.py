@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -25,25 +24,20 @@ QUIET = ["--trainer.enable_progress_bar", "false", "--trainer.enable_model_summa
 
 
 @pytest.fixture
-def call(
-    commands: list[Sequence[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable:
-    """The tool in this process; what it prints, and the commands that it gave."""
-    monkeypatch.chdir(tmp_path)
+def validate(call: Callable, commands: list[Sequence[str]]) -> Callable:
+    """Calls the tool; what it prints, of a refusal the error, and the commands that it gave."""
 
-    def call(*args: str) -> tuple[str, list[Sequence[str]]]:
-        config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml")]
-        monkeypatch.setattr(sys, "argv", ["cross_validate.py", *config, *QUICK, *QUIET, *args])
-        capsys.readouterr()
+    def validate(*args: object) -> tuple[str, list[Sequence[str]]]:
         commands.clear()
-        cross_validate.main()
-        return capsys.readouterr().out, list(commands)
+        config = ["--config", PROJECT / "experiments/quickstart_digits.yaml"]
+        status, out, err = call(cross_validate, *config, *QUICK, *QUIET, *args)
+        return err if status else out, list(commands)
 
-    return call
+    return validate
 
 
-def test_every_sample_is_out_of_fold_once(call: Callable, tmp_path: Path) -> None:
-    printed, commands = call()
+def test_every_sample_is_out_of_fold_once(validate: Callable, tmp_path: Path) -> None:
+    printed, commands = validate()
     assert len(commands) == 3
     runs = tmp_path / "runs/quickstart_digits"
     found = Predictions.load(runs / "folds3", OF_VALIDATION)
@@ -80,7 +74,7 @@ def test_every_sample_is_out_of_fold_once(call: Callable, tmp_path: Path) -> Non
 
     # given again after fold 2 was lost: that one alone is trained again
     shutil.rmtree(runs / "fold2of3")
-    again = call()[1]
+    again = validate()[1]
     assert [command[command.index("--data.fold") + 1] for command in again] == ["2"]
     np.testing.assert_array_equal(Predictions.load(runs / "folds3", OF_VALIDATION).probabilities, found.probabilities)
 
@@ -88,26 +82,24 @@ def test_every_sample_is_out_of_fold_once(call: Callable, tmp_path: Path) -> Non
     for name in ("probabilities", "rows", "labels"):
         setattr(part, name, getattr(part, name)[:64])
     part.save(runs / "fold1of3" / OF_VALIDATION)
-    with pytest.raises(SystemExit, match="has predicted 64 of 449 samples of its fold"):
-        call()
+    assert "has predicted 64 of 449 samples of its fold" in validate()[0]
 
 
-def test_folds_of_different_pictures_are_refused(call: Callable, tmp_path: Path) -> None:
+def test_folds_of_different_pictures_are_refused(validate: Callable, tmp_path: Path) -> None:
     one = ["--trainer.limit_train_batches", "1", "--trainer.max_epochs", "1"]
-    call(*one)
-    with pytest.raises(SystemExit, match=r"fold1of3 is finished, .*split_seed is 42, not 7; choose another --name"):
-        call(*one, "--data.split_seed", "7")
+    validate(*one)
+    assert (
+        "fold1of3 is finished, and its data.init_args.split_seed is 42, not 7;"
+        in validate(*one, "--data.split_seed", "7")[0]
+    )
     run = tmp_path / "runs/quickstart_digits/fold3of3"
     resplit = Digits(image_size=16, folds=3, fold=3, split_seed=7)
     resplit.prepare_data()
     replace(Predictions.load(run, OF_VALIDATION), packed_set=resplit.folder.name).save(run / OF_VALIDATION)
-    with pytest.raises(SystemExit, match="the other folds are of different pictures"):
-        call(*one)
+    assert "the other folds are of different pictures" in validate(*one)[0]
 
 
-def test_refused(call: Callable, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="leave out one of both"):
-        call("--data.validate_on_test", "true")
-    with pytest.raises(SystemExit):
-        call("--folds", "1")
+def test_refused(validate: Callable, tmp_path: Path) -> None:
+    assert "leave out one of both" in validate("--data.validate_on_test", "true")[0]
+    assert "it must be at least 2" in validate("--folds", "1")[0]
     assert not (tmp_path / "runs").exists()
