@@ -64,8 +64,8 @@ def runs_of_seeds(
         name: of the runs; the seed is appended.
 
     Raises:
-        ValueError: a seed is there twice, and would count twice; of ``finished_run``.
-        subprocess.CalledProcessError: a run failed.
+        ValueError: a seed is there twice, and would count twice.
+        ValueError, argparse.ArgumentError, subprocess.CalledProcessError: see ``finished_run``.
     """
     if len(set(seeds)) < len(seeds):
         raise ValueError("--seeds: each seed once; a run that is there twice would count twice")
