@@ -9,12 +9,12 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps, UnidentifiedImageError
-from pytorch_lightning.cli import LightningArgumentParser
 
 from callbacks import run_folder
 from datamodules import ImageDataModule
 from datamodules.pack import fit
 from datamodules.shards import MANIFEST
+from sections import built
 
 
 def picture(source: Path | bytes, size: int | None) -> np.ndarray:
@@ -94,9 +94,7 @@ def data_of(run: Path) -> ImageDataModule:
         FileNotFoundError: it is not packed there.
     """
     settings = yaml.safe_load(run_folder.config_of(run).read_text(encoding="utf-8"))["data"]
-    parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
-    data = parser.instantiate_classes(parser.parse_object({"data": settings})).data
+    data = built(ImageDataModule, "data", settings)
     if not (data.folder / MANIFEST).exists():
         raise FileNotFoundError(
             f"{data.folder} is not there, which holds the pictures of {run}; a root that is relative "

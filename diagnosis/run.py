@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pytorch_lightning.cli import LightningArgumentParser
 
 from callbacks import run_folder
 from callbacks.training_monitor import HISTORY, Record
@@ -16,6 +15,7 @@ from datamodules.shards import MANIFEST, Manifest
 from diagnosis.gaps import Sign, signs
 from diagnosis.remedies import Settings
 from run_record import chosen_epoch
+from sections import built
 
 
 class Run:
@@ -30,7 +30,7 @@ class Run:
         self.folder = folder
         self.config = yaml.safe_load(run_folder.config_of(folder).read_text(encoding="utf-8"))
         self.settings = Settings.of(self.config, folder)
-        self.data = data_of(self.config["data"], flags)
+        self.data = built(ImageDataModule, "data", self.config["data"], flags)
         self.history: list[Record] = read(folder / HISTORY) if (folder / HISTORY).is_file() else []
         self.stopped_by_loss = self._stopped_by_loss()
         if not self.history and not self.stopped_by_loss:
@@ -78,13 +78,3 @@ def read(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error})") from error
-
-
-def data_of(section: dict[str, Any], flags: Sequence[str]) -> ImageDataModule:
-    """The data that a configuration names, changed by flags."""
-    parser = LightningArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_lightning_class_args(ImageDataModule, "data", subclass_mode=True)
-    # first the section, so that a flag changes a setting in it
-    settings = parser.parse_args([f"--data={json.dumps(section)}", *flags])
-    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name until version 4.48
-    return instantiate(settings).data

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pytorch_lightning.cli import LightningArgumentParser
 
 from lightning_modules.base import Classifier
 from lightning_modules.network import Network
+from sections import built
 from tensor_file import read_tensors
 
 BEST = "checkpoints/best.ckpt"  # in a run's folder
@@ -48,9 +48,7 @@ def saved_network(place: str | Path, kind: type[Kind] = Classifier) -> tuple[Kin
         "image_channels": preprocessing.get("image_channels", 3),
     }
     settings["init_args"] |= {name: of_data[name] for name in of_data.keys() & signature(found).parameters.keys()}
-    parser = LightningArgumentParser(exit_on_error=False)
-    parser.add_lightning_class_args(kind, "model", subclass_mode=True)
-    network = parser.instantiate_classes(parser.parse_object({"model": settings})).model
+    network = built(kind, "model", settings)
     network.on_load_checkpoint(saved)  # refuses the weights of another network
     network.load_state_dict(saved["state_dict"])
     return network.eval(), preprocessing

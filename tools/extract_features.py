@@ -18,16 +18,13 @@ import hashlib
 import json
 import platform
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from jsonargparse import ArgumentParser
 from pytorch_lightning import seed_everything
 from rich.console import Console
 from rich.progress import track
@@ -48,22 +45,10 @@ from lightning_modules import Classifier, TorchvisionModel
 from lightning_modules.layer_output import LayerOutput, default_layer
 from lightning_modules.saved import saved_network
 from messages import message, quieten
+from sections import built
 
 SPLITS = ("train", "val", "test")
 PACKAGES = ("torch", "torchvision", "numpy", "h5py")
-
-
-def built(base: type, name: str, section: dict[str, Any] | None, flags: Sequence[str] = ()) -> Any:
-    """An object of a subclass, as a section of an experiment and flags describe it."""
-    parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("--config", action="config")
-    parser.add_subclass_arguments(base, name, required=True)
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder) / "section.yaml"
-        config.write_text(yaml.safe_dump({name: section} if section else {}), encoding="utf-8")
-        settings = parser.parse_args(["--config", str(config), *flags])
-    instantiate = getattr(parser, "instantiate", None) or parser.instantiate_classes  # its name until version 4.48
-    return getattr(instantiate(settings), name)
 
 
 def data_of(config: Path | None, flags: Sequence[str]) -> ImageDataModule:
