@@ -74,7 +74,7 @@ def run_command(args: Sequence[str]) -> None:
 
 def _refuse_contradictions(flags: argparse.Namespace, fit: bool) -> None:
     if flags.run and fit and flags.name:
-        raise argparse.ArgumentError(None, "fit --run goes on in the run's own folder; leave out --name")
+        raise argparse.ArgumentError(None, "fit --continue goes on in the run's own folder; leave out --name")
     if flags.resume and not fit:
         raise argparse.ArgumentError(None, "--resume auto is of fit; test, validate and predict take --run FOLDER")
     if flags.resume and (flags.run or flags.ckpt_path):

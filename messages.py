@@ -36,7 +36,7 @@ NOISE = re.compile(
 )
 
 
-GO_ON = "A training goes on from its last checkpoint: main.py fit --run FOLDER"
+GO_ON = "A training goes on from its last checkpoint: main.py fit --continue FOLDER"
 ROOM = f"make room on that disk, then give the command again. {GO_ON}"
 DISK = {
     errno.ENOSPC: ROOM,

@@ -84,7 +84,7 @@ def _end_with_launched() -> None:
     if process.returncode < 0:  # otherwise it has said why
         print(
             f"error: rank {rank} was killed by {signal.Signals(-process.returncode).name}; the system does that where "
-            "memory runs out. fit --run FOLDER continues the run",
+            "memory runs out. fit --continue FOLDER continues the run",
             file=sys.stderr,
             flush=True,
         )

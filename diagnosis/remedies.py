@@ -167,7 +167,7 @@ def longer(settings: Settings) -> str:
     """Training on."""
     epochs = settings.max_epochs
     switch = f"--trainer.max_epochs {2 * epochs}" if epochs and epochs > 0 else "a higher --trainer.max_epochs"
-    command = f"python main.py fit --run {settings.run} {switch}"
+    command = f"python main.py fit --continue {settings.run} {switch}"
     return f"train longer ({command}), because the loss was still falling at the end"
 
 

@@ -21,7 +21,7 @@ def test_full_while_a_checkpoint_is_written(place) -> None:
     error = place.fit("--trainer.max_epochs", "3").fails()
     assert "checkpoints/" in error
     assert "ckpt cannot be opened or written: no space left on device; make room" in error
-    assert "fit --run" in error
+    assert "fit --continue" in error
     assert place.whole()["epoch"] == 0
     remount(place, place.run, "size=8m")
     place.go_on().succeeds()

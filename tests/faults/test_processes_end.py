@@ -24,7 +24,7 @@ def test_a_loader_process_is_killed(place) -> None:
     error = running.fails()
     assert "was killed, as the system does when memory runs out" in error
     assert "fewer --data.num_workers" in error
-    assert "fit --run" in error
+    assert "fit --continue" in error
     goes_on(place)
 
 
@@ -45,7 +45,7 @@ def test_a_loader_process_ends(place, fault: str, words: str) -> None:
     error = place.go_on("--trainer.max_epochs", "500", fault=fault).fails()
     assert words in error
     assert "--data.num_workers" in error
-    assert "fit --run" in error
+    assert "fit --continue" in error
     goes_on(place)
 
 

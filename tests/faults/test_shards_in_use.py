@@ -41,7 +41,7 @@ def test_cut_short_in_the_middle_of_a_read(place, flags: tuple[str, ...]) -> Non
         error = running.fails()
         assert "read what is not there: a shard was cut short meanwhile (tools/shards.py verify)" in error
         assert "/dev/shm" in error
-        assert "fit --run" in error
+        assert "fit --continue" in error
     else:
         assert running.end() == -signal.SIGBUS
         log = (place.run / "log.txt").read_text()

@@ -220,7 +220,7 @@ def test_what_bias_loses_variance_gains(
 
 def test_still_falling(said: Diagnose, tmp_path: Path) -> None:
     text = said(a_run(tmp_path / "run", 0.60, 0.595, 0.593, losses=FALLING, val_losses=FALLING))
-    assert "train longer (python main.py fit --run" in steps(text)[0]
+    assert "train longer (python main.py fit --continue" in steps(text)[0]
     assert "--trainer.max_epochs 16" in steps(text)[0]
     assert "train longer" not in said(a_run(tmp_path / "flat", 0.60, 0.595, 0.593))
 
