@@ -6,7 +6,6 @@ NETWORK is a run of experiments/unpaddednet_pasted_digits.yaml; without one the 
 turns and must find the same boxes, before and after non-maximum suppression; a first round only warms up.
 """
 
-import argparse
 import platform
 import statistics
 import sys
@@ -42,6 +41,7 @@ from lightning_modules import (
     UnpaddedNet,
 )
 from predictor import Predictor
+from terminal import command_line
 
 ROUNDS = 5
 LONGER_SIDE = 350  # of the picture in pixels
@@ -164,7 +164,7 @@ def exactness(networks: list[tuple[str, int, Callable[[int], Classifier]]]) -> l
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("network", metavar="NETWORK", nargs="?", help="a run; random weights if not given")
     arguments = parser.parse_args()
     torch.manual_seed(0)

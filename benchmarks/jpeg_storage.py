@@ -7,7 +7,6 @@ way, and read in shuffled batches by the reader that training uses, in one threa
 a core: pictures in a second of the thread's processor time, which other programs on the machine hardly change.
 """
 
-import argparse
 import platform
 import statistics
 import sys
@@ -26,6 +25,7 @@ from callbacks.provenance import abbreviated, commit, hardware
 from datamodules.jpeg import encode
 from datamodules.pack import fit
 from datamodules.shards import ShardDataset, write_shard
+from terminal import command_line
 
 ROUNDS, BATCH, SIZE = 7, 128, 256
 SAMPLINGS = {"4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444}
@@ -64,7 +64,7 @@ def pictures_a_second(dataset: ShardDataset, batches: list[np.ndarray]) -> float
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("folder", type=Path, metavar="FOLDER")
     parser.add_argument("--pictures", type=int, default=1024, help="how many to take (default: 1024)")
     arguments = parser.parse_args()

@@ -7,7 +7,6 @@ of other pictures, and is killed at a random moment. After that there is no set,
 exactly as an uninterrupted run leaves it; and packing again gives the new one, with nothing left over.
 """
 
-import argparse
 import itertools
 import multiprocessing
 import os
@@ -29,6 +28,7 @@ from datamodules.audit import audit
 from datamodules.jpeg import Encoding
 from datamodules.pack import Samples, pack
 from datamodules.shards import MANIFEST, Manifest
+from terminal import command_line
 
 SIZE, ROWS = 16, {"train": 60, "val": 20, "test": 20}
 SHARD_BYTES = 10 * SIZE * SIZE * 3
@@ -123,7 +123,7 @@ def kills(count: int, seed: int) -> Counter[str]:
 
 def main() -> None:
     """Print what the kills left."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     arguments = parser.parse_args()

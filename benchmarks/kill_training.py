@@ -7,7 +7,6 @@ undisturbed run takes; the same command is given again until a process lives to 
 history are compared with those of the undisturbed run. Checkpoints are written every few tenths of a second.
 """
 
-import argparse
 import json
 import multiprocessing
 import os
@@ -28,6 +27,7 @@ import main as program
 from callbacks import newest_whole
 from callbacks.provenance import hardware
 from callbacks.run_folder import LAST
+from terminal import command_line
 
 PROJECT = Path(__file__).parent.parent
 OFTEN = ["--trainer.callbacks+", "callbacks.LastCheckpoint", "--trainer.callbacks.every_minutes", "0.005"]
@@ -105,9 +105,7 @@ def _equal(one: Any, other: Any) -> bool:
 
 def main() -> None:
     """Kill, continue and compare."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--kills", type=int, default=50, help="at least so many in all")
     parser.add_argument("--config", type=Path, default=PROJECT / "experiments/quickstart_digits.yaml")
     parser.add_argument("--seed", type=int, default=1, help="of the moments")

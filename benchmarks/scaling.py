@@ -7,7 +7,6 @@ machine of one. A callback's time is that spent in its hooks, without that of ho
 waits for a device, that is all it costs. What it does once an epoch is spread over the steps of an epoch of CIFAR-10.
 """
 
-import argparse
 import json
 import os
 import platform
@@ -30,6 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.step import CASES, WARM_UP, Case, RandomPictures, Stopwatch, sgd, spread
 from callbacks import WholeCheckpointIO, with_those_of_every_run
 from callbacks.provenance import abbreviated, commit, hardware
+from terminal import command_line
 
 ROUNDS = 5
 EPOCH = 45_000 // 64  # steps of CIFAR-10, with a tenth kept for validation
@@ -153,7 +153,7 @@ def _cost(costs: Costs, names: list[str], steps: int) -> tuple[float, float]:
 
 def main() -> None:
     """Print the tables."""
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    command_line(__doc__).parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"  # or Lightning would give each process its share of the cores
     torch.set_num_threads(1)
     seed_everything(42, verbose=False)

@@ -8,7 +8,6 @@ that is there already: what the real loader takes longer is the time for which t
 without work shows the milliseconds of a step.
 """
 
-import argparse
 import platform
 import statistics
 import sys
@@ -45,6 +44,7 @@ from lightning_modules import (
     ResNet,
     TorchvisionModel,
 )
+from terminal import command_line
 
 ROUNDS, WARM_UP = 5, 3
 GPU = torch.cuda.is_available()
@@ -289,7 +289,7 @@ def switches_table(case: Case, chosen: Sequence[Switches], root: str) -> list[st
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--networks", nargs="*", default=[case.name for case in CASES], metavar="NAME")
     parser.add_argument("--switches", nargs="*", default=[each.name for each in SWITCHES], metavar="NAME")
     parser.add_argument("--switched", default="ResNet (9, 9, 9)" if GPU else "MiniVGGNet", metavar="NETWORK")

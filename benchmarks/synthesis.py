@@ -6,7 +6,6 @@ Sides take turns, and a first round only warms up. Weights are random: they do n
 stand beside those of the clock, because they change little where other work runs beside.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable
@@ -23,6 +22,7 @@ from synthesis.backbone import Backbone
 from synthesis.dream import Dream, DreamSettings
 from synthesis.networks import NetworkSettings, backbone_of
 from synthesis.style import StyleSettings, StyleTransfer
+from terminal import command_line
 
 INCEPTION = {"net.Mixed_5d": 2.0, "net.Mixed_6a": 0.5}
 VGG19 = {f"net.features.{index}": 0.2 for index in (1, 6, 11, 20, 29)}
@@ -66,7 +66,7 @@ def works() -> dict[tuple[str, str, str], Work]:
 
 def main() -> None:
     """Measure, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--rounds", type=int, default=9)
     arguments = parser.parse_args()
     torch.manual_seed(0)

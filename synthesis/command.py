@@ -1,6 +1,5 @@
 """What both tools do: settings from a YAML file and flags, one result or a walk over settings."""
 
-import re
 from argparse import ArgumentError
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields, replace
@@ -47,7 +46,6 @@ def run(
     steps_of: Callable[[Settings, str], Steps],
     args: Sequence[str],
     description: str,
-    remedy: str,
 ) -> None:
     """Make what the flags ask for.
 
@@ -56,10 +54,9 @@ def run(
         steps_of: the steps of settings on a device.
         args: the flags.
         description: for ``--help``.
-        remedy: what to do where memory is not enough.
 
     Raises:
-        ValueError: a flag or a setting is wrong, a file is no picture, or memory is not enough.
+        ValueError: a flag or a setting is wrong, or a file is no picture.
         OSError: a file cannot be read or written.
     """
     parser = parser_of(kind, description)
@@ -75,10 +72,6 @@ def run(
             print(f"{command.out}: {speed}")
     except ArgumentError as error:
         raise ValueError(of_settings(error, parser)) from error
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, MemoryError) or re.search("out of memory|can't allocate memory", str(error)):
-            raise ValueError(f"memory is not enough; {remedy}") from error
-        raise
 
 
 def pixels_of(file: str, size: int | None) -> Tensor:

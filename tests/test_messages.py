@@ -13,7 +13,10 @@ WORKER = "DataLoader worker (pid 4711) is killed by signal: {}. "
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (OSError(errno.ENOSPC, "x", "runs/a.ckpt"), ["runs/a.ckpt", "no space left on device", "make room", "--continue"]),
+        (
+            OSError(errno.ENOSPC, "x", "runs/a.ckpt"),
+            ["runs/a.ckpt", "no space left on device", "make room", "--continue"],
+        ),
         (OSError(errno.ENOSPC, "Can't write data (file write failed: ...)"), ["no space left on device; make room"]),
         (OSError(errno.EDQUOT, "x", "runs"), ["quota", "make room"]),
         (OSError(errno.EROFS, "x", "data"), ["data", "read-only", "--data.root"]),

@@ -6,13 +6,11 @@ The test is McNemar's, exact: of the pictures that one run gets right and the ot
 they were equally good (McNemar 1947; Dietterich 1998, section 3.1). Both must have been tested on the same pictures.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
 import numpy as np
 import yaml
-from rich.console import Console
 from rich.table import Table
 from scipy.stats import binomtest
 
@@ -21,8 +19,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from callbacks import run_folder
 from callbacks.prediction_store import Predictions
 from callbacks.provenance import differences
-from messages import message, quieten
 from pictures import draw, tested_pictures
+from terminal import command_line, plainly, screen
 
 SHOWN = 24  # pictures
 
@@ -80,15 +78,12 @@ def draw_flipped(run: Path, one: Predictions, other: Predictions, flipped: np.nd
 
 def main() -> None:
     """Print what differs."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("runs", nargs=2, type=Path, metavar="RUN", help="folder of a tested run")
     parser.add_argument("--pictures", type=Path, metavar="FILE.png", help="draw the pictures that flipped")
     arguments = parser.parse_args()
-    quieten()
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    try:
+    console = screen()
+    with plainly():
         run_a, run_b = arguments.runs
         one, other = both(run_a, run_b)
         configs = (yaml.safe_load(run_folder.config_of(run).read_text(encoding="utf-8")) for run in (run_a, run_b))
@@ -104,8 +99,6 @@ def main() -> None:
         if arguments.pictures and len(flipped):
             draw_flipped(run_a, one, other, flipped, arguments.pictures)
             console.print(f"{min(SHOWN, len(flipped))} of {len(flipped)} pictures that flipped: {arguments.pictures}")
-    except Exception as error:
-        sys.exit(message(error))
 
 
 if __name__ == "__main__":

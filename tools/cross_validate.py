@@ -12,17 +12,14 @@ under data/: five folds take five times the space of the set. An interrupted com
 is given again.
 """
 
-import argparse
 import hashlib
 import json
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -30,8 +27,8 @@ from callbacks.prediction_store import OF_VALIDATION, Predictions
 from confidence import Metrics, spreads, table
 from datamodules.shards import Manifest
 from fit_and_test import finished_run
-from messages import message, quieten
 from run_record import RunRecord
+from terminal import command_line, plainly, screen
 
 
 def out_of_fold(runs: Sequence[Path]) -> Predictions:
@@ -67,18 +64,15 @@ def metrics_of(run: Path) -> Metrics:
 
 def main() -> None:
     """Train the folds; print and write what they reach."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--config", type=Path, required=True, metavar="EXPERIMENT.yaml")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--name", help="of the runs; the fold, or `folds5`, is appended")
     arguments, flags = parser.parse_known_args()
     if arguments.folds < 2:
         parser.error(f"--folds is {arguments.folds}; it must be at least 2")
-    quieten()
     prefix, folds = f"{arguments.name}-" if arguments.name else "", arguments.folds
-    try:
+    with plainly():
         runs = []
         for fold in range(1, folds + 1):
             given = ["--data.folds", str(folds), "--data.fold", str(fold), *flags]
@@ -86,24 +80,20 @@ def main() -> None:
         predictions = out_of_fold(runs)
         metrics = {run.name: metrics_of(run) for run in runs}
         found = spreads(metrics)
-    except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)
-    except Exception as error:
-        sys.exit(message(error))
-    folder = runs[0].with_name(f"{prefix}folds{folds}")
-    predictions.save(folder / OF_VALIDATION)
-    accuracy = float(predictions.right().mean())
-    figures = {
-        "samples": len(predictions.rows),
-        "out_of_fold_top1": accuracy,
-        "runs": metrics,
-        "metrics": {name: asdict(spread) for name, spread in found.items()},
-    }
-    (folder / "cross_validation.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    title = f"{folds}-fold cross-validation of {arguments.config.stem}"
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table(title, metrics, found))
-    print(f"{100 * accuracy:.2f} % of all {len(predictions.rows)} samples are named correctly out of fold")
-    print(f"figures: {folder / 'cross_validation.json'}")
+        folder = runs[0].with_name(f"{prefix}folds{folds}")
+        predictions.save(folder / OF_VALIDATION)
+        accuracy = float(predictions.right().mean())
+        figures = {
+            "samples": len(predictions.rows),
+            "out_of_fold_top1": accuracy,
+            "runs": metrics,
+            "metrics": {name: asdict(spread) for name, spread in found.items()},
+        }
+        (folder / "cross_validation.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        title = f"{folds}-fold cross-validation of {arguments.config.stem}"
+        screen().print(table(title, metrics, found))
+        print(f"{100 * accuracy:.2f} % of all {len(predictions.rows)} samples are named correctly out of fold")
+        print(f"figures: {folder / 'cross_validation.json'}")
 
 
 if __name__ == "__main__":

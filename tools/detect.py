@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
@@ -27,9 +26,10 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from detection import Boxes, Detector, Settings
 from detection.drawing import drawn
 from detection.evaluation import Score, known_boxes, score
-from messages import Help, message, of_settings, quieten
+from messages import Help, of_settings
 from pictures import listed, picture
 from predictor import Predictor
+from terminal import plainly, screen
 
 Found = dict[str, object]
 
@@ -110,8 +110,8 @@ def told(result: Score) -> str:
     return "\n".join(lines)
 
 
-def run() -> int:
-    """Search all pictures; the exit code says whether each could be."""
+def run() -> list[Found]:
+    """Search all pictures; those that could not be."""
     command = parser().parse_args()
     settings = Settings(**{field.name: command[field.name] for field in fields(Settings)})
     places = listed(command.pictures)
@@ -132,7 +132,7 @@ def run() -> int:
         "path": detector.path,
         "pictures": [each for each, _ in results],
     }
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table(found))
+    screen().print(table(found))
     if command.truth and found:
         boxes = {each["file"]: kept for each, kept in results if "error" not in each}
         result = precision(boxes, known, names)
@@ -141,25 +141,19 @@ def run() -> int:
     file = out / "detections.json"
     file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     print(f"{len(found)} pictures searched: {file}")
-    failed = [each for each, _ in results if "error" in each]
-    for each in failed:
-        print(f"error: {each['file']} cannot be searched: {each['error']}", file=sys.stderr)
-    return 1 if failed else 0
+    return [each for each, _ in results if "error" in each]
 
 
 def main() -> None:
-    """Run, and say plainly what is wrong."""
-    quieten()
-    try:
-        status = run()
-    except argparse.ArgumentError as error:
-        print(message(ValueError(of_settings(error, parser()))), file=sys.stderr)
-        status = 2
-    except ModuleNotFoundError as error:
-        sys.exit(f"error: {error.name} is not installed; pip install -e .[detection]")
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(message(error))
-    sys.exit(status)
+    """Tell by the exit code whether every picture could be searched."""
+    with plainly(extra="detection"):
+        try:
+            failed = run()
+        except argparse.ArgumentError as error:
+            raise ValueError(of_settings(error, parser())) from error
+        for each in failed:
+            print(f"error: {each['file']} cannot be searched: {each['error']}", file=sys.stderr)
+        sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -18,13 +18,11 @@ Differences below two standard errors of these numbers of pictures are not calle
 change the run's data section, if its packed set has moved.
 """
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -35,7 +33,7 @@ from diagnosis.gaps import Cause, Gap, Measured, largest
 from diagnosis.remedies import longer, remedies
 from diagnosis.run import Run
 from diagnosis.transfer import transfer
-from messages import message, quieten
+from terminal import command_line, plainly, screen
 
 CAUSES: dict[str, Cause] = {  # of what an error exceeds the one named by
     "wanted": "bias",
@@ -172,9 +170,7 @@ def error_rate(text: str) -> float:
 
 def main() -> None:
     """Print the errors of a run, and one paragraph on what to do next."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN", help="folder of a run, tested or not")
     parser.add_argument("--human", type=error_rate, metavar="ERROR", help="the error wanted, 0 to 1 (default 0)")
     parser.add_argument("--measure", action="store_true", help="measure the training error, on pictures as they are")
@@ -183,8 +179,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="with --transfer: number of training pictures")
     parser.add_argument("--similar", choices=["yes", "no"], help="with --transfer: are they like the network's")
     arguments, flags = parser.parse_known_args()
-    quieten()
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
+    console = screen()
     if arguments.transfer:
         if arguments.run or flags or not arguments.images or arguments.images < 1 or not arguments.similar:
             parser.error("--transfer takes --images NUMBER and --similar yes or no, and no run")
@@ -192,7 +187,7 @@ def main() -> None:
         return
     if not arguments.run:
         parser.error("name the folder of a run, or --transfer")
-    try:
+    with plainly():
         run = Run(arguments.run, flags)
         if paragraph := ill(run):
             console.print(paragraph, markup=False)
@@ -204,8 +199,6 @@ def main() -> None:
             console.print(note, markup=False)
         console.print()
         console.print(next_step(run, gaps), markup=False)
-    except Exception as error:
-        sys.exit(message(error))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@
 python tools/doctor.py experiments/EXPERIMENT.yaml [flags of main.py, like --data.source FOLDER]
 """
 
-import argparse
 import math
 import sys
 import tempfile
@@ -24,7 +23,8 @@ from cli import CLI, experiment
 from datamodules import ImageDataModule, crops
 from datamodules.batches import Batches
 from lightning_modules import Network
-from messages import message, quieten
+from messages import message
+from terminal import command_line, plainly
 
 BATCHES, STEPS = 4, 20
 
@@ -178,17 +178,12 @@ def seen_by_a_trainer(data: ImageDataModule, rank: int = 0, processes: int = 1) 
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run all checks; the exit status is 1 if one of them fails."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("experiment", type=Path, help="an experiment's YAML file")
     arguments, flags = parser.parse_known_args(args)
-    quieten()
     console, ill = Console(highlight=False), False
-    with tempfile.TemporaryDirectory() as folder:
-        try:
-            cli = experiment(arguments.experiment, flags, Path(folder))
-        except Exception as error:
-            print(message(error), file=sys.stderr)
-            sys.exit(1)
+    with plainly(), tempfile.TemporaryDirectory() as folder:
+        cli = experiment(arguments.experiment, flags, Path(folder))
         seen_by_a_trainer(cli.datamodule)
         for check in CHECKS:
             name = check.__name__.replace("_", " ")

@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from messages import message, quieten
 from synthesis.command import Steps, pixels_of, run
 from synthesis.dream import Dream, DreamSettings
 from synthesis.networks import backbone_of
+from terminal import plainly
 
 
 def steps_of(settings: DreamSettings, device: str) -> Steps:
@@ -28,11 +28,8 @@ def steps_of(settings: DreamSettings, device: str) -> Steps:
 
 def main() -> None:
     """Dream."""
-    quieten()
-    try:
-        run(DreamSettings, steps_of, sys.argv[1:], __doc__, "give --tile 512, or a smaller one")
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(message(error))
+    with plainly(memory="give --tile 512, or a smaller one"):
+        run(DreamSettings, steps_of, sys.argv[1:], __doc__)
 
 
 if __name__ == "__main__":

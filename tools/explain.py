@@ -10,7 +10,6 @@ network was surest of; calibration compares confidence and accuracy, with the ex
 2017, https://arxiv.org/abs/1706.04599). Both read what the run's last test has stored.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -25,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.prediction_store import Predictions
 from lightning_modules.layer_output import default_layer, recorded
-from messages import message, quieten
 from pictures import draw, listed, picture, tested_pictures
 from predictor import Predictor
+from terminal import command_line, plainly
 
 
 def grad_cam(predictor: Predictor, layer: str, image: np.ndarray, label: int | None) -> tuple[int, float, np.ndarray]:
@@ -136,9 +135,7 @@ def draw_reliability(run: Path, bins: int, out: Path) -> str:
 
 def main() -> None:
     """Run one of the three."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     cam = commands.add_parser("gradcam", help="where the evidence lies")
     cam.add_argument("network", metavar="NETWORK", help="a run's folder, a checkpoint or a .safetensors file")
@@ -154,9 +151,8 @@ def main() -> None:
     arguments = parser.parse_args()
     if min(getattr(arguments, "count", 1), getattr(arguments, "bins", 1)) < 1:
         parser.error("--count and --bins must be at least 1")
-    quieten()
     failed: list[str] = []
-    try:
+    with plainly():
         if arguments.command == "mistakes":
             print(draw_mistakes(arguments.run, arguments.count, arguments.out))
         elif arguments.command == "calibration":
@@ -168,10 +164,8 @@ def main() -> None:
             label = None if arguments.label is None else predictor.classes.index(arguments.label)
             layer = arguments.layer or default_layer(predictor.network)
             failed = draw_grad_cam(predictor, layer, label, listed(arguments.pictures), arguments.out)
-    except (ValueError, OSError) as error:
-        sys.exit(message(error))
-    if failed:
-        sys.exit("\n".join(f"error: {each}" for each in failed))
+        if failed:
+            sys.exit("\n".join(f"error: {each}" for each in failed))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ configuration and the preprocessing: tools take it in the place of a checkpoint.
 torch.export alone nothing. --check compares on these pictures instead of noise.
 """
 
-import argparse
 import json
 import sys
 import warnings
@@ -21,9 +20,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lightning_modules.saved import save_weights
-from messages import message, quieten
 from pictures import listed, picture
 from predictor import Predictor
+from terminal import command_line, plainly
 
 TOLERANCE = 1e-4  # between probabilities
 BATCH = 50
@@ -95,16 +94,13 @@ def largest_difference(predictor: Predictor, runner: Runner, images: np.ndarray)
 
 def main() -> None:
     """Export and check; a file that does not agree is deleted."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("network", metavar="NETWORK", help="a run's folder or a checkpoint")
     parser.add_argument("file", metavar="FILE", type=Path)
     parser.add_argument("--check", nargs="+", default=[], metavar="PICTURES", help="files or folders")
     arguments = parser.parse_args()
-    quieten()
     file = arguments.file
-    try:
+    with plainly(extra="export"):
         predictor = Predictor.load(arguments.network)
         images = pictures_to_check(arguments.check, predictor.stored_size)
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -121,12 +117,10 @@ def main() -> None:
         if difference > TOLERANCE:
             file.unlink()
             raise ValueError(f"what was exported differs by {difference:.1e} from the network; {file} was deleted")
-    except ModuleNotFoundError as error:
-        sys.exit(f"error: {error.name} is not installed; pip install -e .[export]")
-    except (ValueError, OSError) as error:
-        sys.exit(message(error))
-    kind = "given pictures" if arguments.check else "pictures of noise"
-    print(f"{file}: {file.stat().st_size / 1e6:.1f} MB, largest difference {difference:.1e} on {len(images)} {kind}")
+        kind = "given pictures" if arguments.check else "pictures of noise"
+        print(
+            f"{file}: {file.stat().st_size / 1e6:.1f} MB, largest difference {difference:.1e} on {len(images)} {kind}"
+        )
 
 
 if __name__ == "__main__":

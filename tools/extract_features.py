@@ -44,8 +44,8 @@ from datamodules.shards import Manifest
 from lightning_modules import Classifier, TorchvisionModel
 from lightning_modules.layer_output import LayerOutput, default_layer
 from lightning_modules.saved import saved_network
-from messages import message, quieten
 from sections import built
+from terminal import command_line, plainly
 
 SPLITS = ("train", "val", "test")
 PACKAGES = ("torch", "torchvision", "numpy", "h5py")
@@ -209,9 +209,7 @@ def write(
 
 def main() -> None:
     """Make or finish a feature file, and say what it holds."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("out", type=Path, metavar="OUT.h5")
     parser.add_argument("--backbone", required=True, help="torchvision's name, a checkpoint, or a run's folder")
     parser.add_argument(
@@ -225,14 +223,11 @@ def main() -> None:
     parser.add_argument("--config", type=Path, metavar="EXPERIMENT.yaml", help="take its data section")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments, flags = parser.parse_known_args()
-    quieten()
-    try:
+    with plainly():
         table = extract(arguments, flags)
-    except Exception as error:
-        sys.exit(message(error))
-    rows, values = table.shape
-    counts = ", ".join(f"{name} {len(table.rows([name]))}" for name in table.split_names)
-    print(f"{arguments.out}: {rows} rows ({counts}) of {values} values, {table.dtype}, from {table.made['layer']}")
+        rows, values = table.shape
+        counts = ", ".join(f"{name} {len(table.rows([name]))}" for name in table.split_names)
+        print(f"{arguments.out}: {rows} rows ({counts}) of {values} values, {table.dtype}, from {table.made['layer']}")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ to its greatest (white), which its title gives, so brightness does not compare b
 the last one with a feature map; tools/inspect_model.py --run FOLDER lists all.
 """
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -19,9 +18,9 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lightning_modules.layer_output import default_layer, recorded
-from messages import message, quieten
 from pictures import draw, picture
 from predictor import Predictor
+from terminal import command_line, plainly
 
 COLUMNS = 8
 
@@ -69,9 +68,7 @@ def draw_filters(weights: Tensor, heading: str, out: Path) -> None:
 
 def main() -> None:
     """Draw one of both."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("network", metavar="NETWORK")
     parser.add_argument("picture", metavar="PICTURE", nargs="?", type=Path)
     parser.add_argument("out", metavar="FILE.png", type=Path)
@@ -83,8 +80,7 @@ def main() -> None:
         parser.error("--channels must be at least 1")
     if arguments.filters != (arguments.picture is None):
         parser.error("name either a picture or --filters")
-    quieten()
-    try:
+    with plainly():
         predictor = Predictor.load(arguments.network)
         if arguments.filters:
             name, weights = first_filters(predictor.network)
@@ -100,9 +96,7 @@ def main() -> None:
             shown = maps[: arguments.channels]
             size = "x".join(map(str, maps.shape[1:]))
             draw_maps(shown, f"{layer}: {len(shown)} of {len(maps)} channels of {size}", arguments.out)
-    except (ValueError, OSError) as error:
-        sys.exit(message(error))
-    print(arguments.out)
+        print(arguments.out)
 
 
 if __name__ == "__main__":

@@ -30,9 +30,9 @@ from callbacks.montage import montage
 from datamodules.pack import fit
 from lightning_modules import DCGAN
 from lightning_modules.saved import saved_network
-from messages import message, quieten
 from pictures import data_of
 from predictor import Predictor
+from terminal import command_line, plainly
 
 PRESENT = 0.01  # share of the pictures from which on a class counts as there
 SURE = 0.9
@@ -109,9 +109,7 @@ def probabilities(predictor: Predictor, pictures: np.ndarray) -> np.ndarray:
 
 def main() -> None:
     """Generate, then write or score."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("network", metavar="NETWORK")
     parser.add_argument("--count", type=int, default=256, help="pictures (default 256)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
@@ -126,8 +124,7 @@ def main() -> None:
         parser.error("--count and --walk must be at least 1")
     if not (arguments.out or arguments.folder or arguments.score):
         parser.error("say what to do with the pictures: --out FILE, --folder FOLDER or --score CLASSIFIER")
-    quieten()
-    try:
+    with plainly():
         network, preprocessing = saved_network(arguments.network, DCGAN)
         classes = preprocessing["classes"]
         predictors = [Predictor.load(place) for place in arguments.score]
@@ -146,8 +143,6 @@ def main() -> None:
                 real = (splits[split].__getitems__(range(len(splits[split])))[0].numpy() for split in ("train", "test"))
                 found |= comparison(pictures.numpy(), *real)
             print(json.dumps(found, indent=1))
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(message(error))
 
 
 def write(pictures: np.ndarray, names: Sequence[str], arguments: argparse.Namespace) -> None:

@@ -7,13 +7,11 @@ Layers are those without parts of their own, in the order in which a picture pas
 callbacks.Unfreeze, and its beginning names a block.
 """
 
-import argparse
 import sys
 import tempfile
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
@@ -22,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from callbacks import Unfreeze, run_folder
 from cli import CLI, experiment
 from lightning_modules import Classifier, Network
-from messages import message, quieten
+from terminal import command_line, plainly, screen
 
 
 def layers_of(model: Network) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
@@ -80,22 +78,17 @@ def table_of(cli: CLI) -> Table:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("config", nargs="?", type=Path, metavar="EXPERIMENT.yaml")
     parser.add_argument("--run", type=Path, metavar="FOLDER", help="of a run")
     arguments, flags = parser.parse_known_args()
     if (arguments.config is None) == (arguments.run is None):
         parser.error("give an experiment's YAML file, or a run's folder with --run")
-    quieten()
-    try:
+    with plainly():
         config = arguments.config or run_folder.config_of(arguments.run)
         with tempfile.TemporaryDirectory() as folder:
             table = table_of(experiment(config, flags, Path(folder)))
-    except Exception as error:
-        sys.exit(message(error))
-    Console(width=None if sys.stdout.isatty() else 160).print(table)
+        screen(width=160).print(table)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ FOLDER gets 000.png and so on, of 320x240 pixels, and boxes.json, which says wha
 Digits are pasted as ink, pictures of CIFAR10 as they are.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -19,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import datamodules
 from datamodules.pack import Samples
 from datamodules.pasted import SIZE, Scene, scene
-from messages import message, quieten
+from terminal import command_line, plainly
 
 TRUTH = "boxes.json"
 
@@ -55,9 +54,7 @@ def write(folder: Path, scenes: list[Scene], classes: list[str], settings: dict[
 
 def main() -> None:
     """Make them."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("folder", metavar="FOLDER", type=Path)
     parser.add_argument("--objects", choices=["Digits", "CIFAR10"], default="Digits", help="data set (default Digits)")
     parser.add_argument("--pictures", type=int, default=100, help="how many (default 100)")
@@ -71,8 +68,7 @@ def main() -> None:
         parser.error("--pictures and --most must be at least 1")
     if not 8 <= arguments.sides[0] <= arguments.sides[1] <= min(SIZE):
         parser.error(f"--sides must rise and lie between 8 and {min(SIZE)}")
-    quieten()
-    try:
+    with plainly():
         data = getattr(datamodules, arguments.objects)(root=arguments.root, source=arguments.source)
         objects, rng = tested(data), np.random.default_rng(arguments.seed)
         opaque = arguments.objects != "Digits"
@@ -81,9 +77,7 @@ def main() -> None:
         ]
         settings = {name: getattr(arguments, name) for name in ("objects", "seed", "sides", "most")}
         write(arguments.folder, scenes, list(data.classes), settings)
-    except (ValueError, OSError) as error:
-        sys.exit(message(error))
-    print(f"{arguments.folder}: {len(scenes)} pictures with {sum(len(each.labels) for each in scenes)} objects")
+        print(f"{arguments.folder}: {len(scenes)} pictures with {sum(len(each.labels) for each in scenes)} objects")
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ for the bytes of one picture from standard input. A picture that cannot be read 
 others are still predicted; the exit code is 1 then.
 """
 
-import argparse
 import csv
 import json
 import sys
@@ -18,15 +17,14 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from messages import message, quieten
 from pictures import listed, picture
 from predictor import Predictor
+from terminal import command_line, plainly, screen
 
 Prediction = dict[str, str | list[dict[str, str | float]]]
 
@@ -77,14 +75,12 @@ def write(found: Sequence[Prediction], form: str, file: TextIO) -> None:
     table.add_column("probability %", justify="right")
     for place, rank, name, probability in rows:
         table.add_row(escape(place) if rank == 1 else "", escape(name), f"{100 * probability:.2f}")
-    Console(file=file, width=None if file.isatty() else 120, highlight=False).print(table)
+    screen(file).print(table)
 
 
 def main() -> None:
     """Predict, write, and tell by the exit code whether every picture could be read."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("network", metavar="NETWORK")
     parser.add_argument("pictures", metavar="PICTURES", nargs="+")
     parser.add_argument("--top", type=int, default=5, help="classes of each picture, most probable first (default 5)")
@@ -94,18 +90,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.top < 1 or arguments.batch_size < 1:
         parser.error("--top and --batch_size must be at least 1")
-    quieten()
-    try:
+    with plainly():
         places = listed(arguments.pictures)
         predictor = Predictor.load(arguments.network).to(arguments.device)
         found = list(predictions(predictor, places, arguments.top, arguments.batch_size))
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(message(error))
-    write(found, arguments.format, sys.stdout)
-    failed = [each for each in found if "error" in each]
-    for each in failed:
-        print(f"error: {each['picture']} cannot be read: {each['error']}", file=sys.stderr)
-    sys.exit(1 if failed else 0)
+        write(found, arguments.format, sys.stdout)
+        failed = [each for each in found if "error" in each]
+        for each in failed:
+            print(f"error: {each['picture']} cannot be read: {each['error']}", file=sys.stderr)
+        sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ python tools/report.py RUN [RUN ...] [--out report.html]
 The page is one file that needs nothing else and no network. What a run has not written yet is named on it.
 """
 
-import argparse
 import statistics
 import sys
 from collections.abc import Sequence
@@ -24,8 +23,9 @@ from callbacks.provenance import abbreviated, differences
 from callbacks.training_monitor import curve
 from charts import Chart, Curve, chart
 from evaluation import SMALL, Tested, evaluate, mistakes
-from messages import message, quieten
+from messages import message
 from run_record import RunRecord, chosen_epoch
+from terminal import command_line, plainly
 
 ABSENT = "\N{EN DASH}"
 OF_A_MACHINE = {"data.init_args.root", "data.init_args.source", "data.init_args.num_workers"}
@@ -146,20 +146,15 @@ def page(runs: Sequence[Path]) -> str:
 
 def main() -> None:
     """Write the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run")
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
     arguments = parser.parse_args()
-    quieten()
-    try:
+    with plainly():
         if not arguments.out.parent.is_dir():
             raise FileNotFoundError(f"the folder {arguments.out.parent} is not there; make it, or choose another --out")
         arguments.out.write_text(page(arguments.runs), encoding="utf-8")
-    except (OSError, ValueError) as error:
-        sys.exit(message(error))
-    print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1000:.0f} kB)")
+        print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1000:.0f} kB)")
 
 
 if __name__ == "__main__":

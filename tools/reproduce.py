@@ -8,12 +8,10 @@ A RUN may also be the folder of an ensemble (runs/EXPERIMENT/ensemble, by tools/
 FEATURES.linear.json of tools/train_linear.py. An interrupted command goes on where it stopped when it is given again.
 """
 
-import argparse
 import json
 import re
 import shutil
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
@@ -22,9 +20,9 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fit_and_test import PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
-from messages import message, quieten
 from results import Record, ensembles, identity, linear, page, without_seed
 from run_record import chosen_epoch
+from terminal import command_line, plainly
 
 ENSEMBLE = "report/ensemble.json"
 MACHINE_FACTS = (
@@ -121,9 +119,7 @@ def without_machine_facts(command: str) -> str:
 
 def main() -> None:
     """Reproduce or record what is asked for, then rebuild the page."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--experiment", metavar="NAME", help="of a file in experiments/")
     what.add_argument("--record", nargs="+", type=Path, default=[], metavar="RUN", help="folder of a tested run")
@@ -134,27 +130,22 @@ def main() -> None:
     arguments, flags = parser.parse_known_args()
     if flags and not arguments.experiment:
         parser.error(f"unknown: {' '.join(flags)}")
-    quieten()
     folder = arguments.docs / "records"
     folder.mkdir(parents=True, exist_ok=True)
-    try:
+    with plainly():
         runs = arguments.record
         if arguments.experiment:
             runs = runs_of_seeds(experiment_file(arguments.experiment), arguments.seeds, arguments.name, flags)
         for run in runs:
             recorded(run, folder)
-    except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)
-    except Exception as error:
-        sys.exit(message(error))
-    runs, members, classifiers = (
-        {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(place.glob("*.json"))}
-        for place in (folder, folder / "ensembles", folder / "linear")
-    )
-    experiments = PROJECT / "experiments"
-    more = [*ensembles(list(members.values()), experiments), *linear(classifiers)]
-    text = page(list(runs.values()), sorted(filter(is_trained, experiments.rglob("*.yaml"))), more)
-    (arguments.docs / "results.md").write_text(text, encoding="utf-8")
+        runs, members, classifiers = (
+            {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(place.glob("*.json"))}
+            for place in (folder, folder / "ensembles", folder / "linear")
+        )
+        experiments = PROJECT / "experiments"
+        more = [*ensembles(list(members.values()), experiments), *linear(classifiers)]
+        text = page(list(runs.values()), sorted(filter(is_trained, experiments.rglob("*.yaml"))), more)
+        (arguments.docs / "results.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,21 +8,17 @@ pictures. Runs are called seed1, seed2, ..., as those of tools/train_ensemble.py
 to runs/EXPERIMENT/seeds/seeds.json. An interrupted command goes on where it stopped when it is given again.
 """
 
-import argparse
 import json
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
-
-from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from confidence import Metrics, spreads, table
 from fit_and_test import runs_of_seeds
-from messages import message, quieten
 from run_record import RunRecord, chosen_epoch
+from terminal import command_line, plainly, screen
 
 
 def metrics_of(run: Path, tested: bool) -> Metrics:
@@ -34,31 +30,24 @@ def metrics_of(run: Path, tested: bool) -> Metrics:
 
 def main() -> None:
     """Train the seeds, print and write what they reach."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--config", type=Path, required=True, metavar="EXPERIMENT.yaml")
     parser.add_argument("--seeds", nargs="+", type=int, required=True, metavar="SEED")
     parser.add_argument("--test", action="store_true", help="test each run as well")
     parser.add_argument("--name", help="of the runs; the seed, or `seeds`, is appended")
     arguments, flags = parser.parse_known_args()
-    quieten()
-    try:
+    with plainly():
         then = "test" if arguments.test else "validate"
         runs = runs_of_seeds(arguments.config, arguments.seeds, arguments.name, flags, then)
         metrics = {run.name: metrics_of(run, arguments.test) for run in runs}
         found = spreads(metrics)
-    except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)
-    except Exception as error:
-        sys.exit(message(error))
-    file = runs[0].with_name(f"{arguments.name}-seeds" if arguments.name else "seeds") / "seeds.json"
-    file.parent.mkdir(exist_ok=True)
-    figures = {"runs": metrics, "metrics": {name: asdict(spread) for name, spread in found.items()}}
-    file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    title = f"{len(runs)} seeds of {arguments.config.stem}"
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table(title, metrics, found))
-    print(f"figures: {file}")
+        file = runs[0].with_name(f"{arguments.name}-seeds" if arguments.name else "seeds") / "seeds.json"
+        file.parent.mkdir(exist_ok=True)
+        figures = {"runs": metrics, "metrics": {name: asdict(spread) for name, spread in found.items()}}
+        file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        title = f"{len(runs)} seeds of {arguments.config.stem}"
+        screen().print(table(title, metrics, found))
+        print(f"figures: {file}")
 
 
 if __name__ == "__main__":

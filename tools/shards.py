@@ -37,8 +37,8 @@ from datamodules.augmentation import AugmentedPictures, transformed_size
 from datamodules.base import run_seed
 from datamodules.batches import Batches
 from datamodules.shards import MANIFEST, Manifest, Shard, ShardDataset, verify
-from messages import message, quieten
 from pictures import draw
+from terminal import command_line, plainly
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # on Windows
 
@@ -227,7 +227,7 @@ def file_names(classes: Sequence[str]) -> list[str]:
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     shown = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
-    top = argparse.ArgumentParser(description=__doc__, **shown)
+    top = command_line(__doc__)
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
     def command(name: str, says: str) -> argparse.ArgumentParser:
@@ -275,14 +275,10 @@ def main() -> None:
     reads_experiment = arguments.command == "pack" or (arguments.command == "preview" and not arguments.what.is_dir())
     if flags and not reads_experiment:
         top.error(f"{' '.join(flags)}: {arguments.command} takes no such flags")
-    quieten()
     for library in ("pytorch_lightning", "lightning_fabric"):  # no trainer is used
         logging.getLogger(library).setLevel(logging.WARNING)
-    try:
+    with plainly():
         run(arguments, flags)
-    except Exception as error:
-        print(message(error), file=sys.stderr)
-        sys.exit(1)
 
 
 if __name__ == "__main__":

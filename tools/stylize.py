@@ -13,10 +13,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from messages import message, quieten
 from synthesis.command import Steps, pixels_of, run
 from synthesis.networks import backbone_of
 from synthesis.style import StyleSettings, StyleTransfer
+from terminal import plainly
 
 
 def steps_of(settings: StyleSettings, device: str) -> Steps:
@@ -28,11 +28,8 @@ def steps_of(settings: StyleSettings, device: str) -> Steps:
 
 def main() -> None:
     """Restyle."""
-    quieten()
-    try:
-        run(StyleSettings, steps_of, sys.argv[1:], __doc__, "take a smaller --size (and --style_size)")
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(message(error))
+    with plainly(memory="take a smaller --size (and --style_size)"):
+        run(StyleSettings, steps_of, sys.argv[1:], __doc__)
 
 
 if __name__ == "__main__":

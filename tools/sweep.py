@@ -21,17 +21,16 @@ import sys
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import cli
 from callbacks.run_folder import CONFIG
 from fit_and_test import Hopeless, finished_run, is_classifier
-from messages import message, quieten
 from sweeps.pruning import hopeless
 from sweeps.results import Result, best_of, in_order, reason_in, table_of, write, write_picture
 from sweeps.space import Choices, Values, as_flags, parsed
+from terminal import command_line, plainly, screen
 
 try:
     from optuna.trial import TrialState
@@ -112,9 +111,7 @@ def results_of(sweep: Sweep, metric: str, maximize: bool) -> list[Result]:
 
 def main() -> None:
     """Run the trials, print and write what they reach."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("--config", type=Path, required=True, metavar="EXPERIMENT.yaml")
     for kind, what in (("grid", "all combinations"), ("random", "values at random"), ("tpe", "promising values")):
         parser.add_argument(f"--{kind}", action="append", default=[], metavar="KEY=VALUES", help=f"{what}; repeatable")
@@ -134,8 +131,7 @@ def main() -> None:
     if not arguments.metric.startswith("val/"):
         parser.error(f"--metric {arguments.metric} is not of validation, like val/top1 or val/loss")
     arguments.direction = arguments.direction or ("min" if arguments.metric.endswith("loss") else "max")
-    quieten()
-    try:
+    with plainly():
         given = getattr(arguments, kinds[0])
         space = dict(map(parsed, given))
         if len(space) < len(given):
@@ -167,14 +163,11 @@ def main() -> None:
             results = results_of(sweep, arguments.metric, maximize)
             write(results, arguments.metric, list(space), folder)
             write_picture(results, arguments.metric, space, folder)
-    except Exception as error:
-        sys.exit(message(error))
-    title = f"{arguments.name} of {arguments.config.stem}, {kinds[0]}"
-    console = Console(width=None if sys.stdout.isatty() else 120, highlight=False)
-    console.print(table_of(results, arguments.metric, list(space), title))
-    if running := sum(each.state == "running" for each in results):
-        print(f"another process works on {running} of {sweep.trials} trials; the same command shows the table again")
-    print(f"results: {folder / 'results.csv'}, .json, .png")
+        title = f"{arguments.name} of {arguments.config.stem}, {kinds[0]}"
+        screen().print(table_of(results, arguments.metric, list(space), title))
+        if running := sum(each.state == "running" for each in results):
+            print(f"another process works on {running} of {sweep.trials} trials; the same command shows them again")
+        print(f"results: {folder / 'results.csv'}, .json, .png")
 
 
 if __name__ == "__main__":

@@ -7,24 +7,21 @@ and probabilities go to runs/EXPERIMENT/ensemble/report. An interrupted command 
 given again.
 """
 
-import argparse
 import json
 import statistics
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.prediction_store import PROBABILITIES, Predictions
 from fit_and_test import experiment_file, runs_of_seeds
-from messages import message, quieten
+from terminal import command_line, plainly, screen
 
 
 def averaged(runs: Sequence[Path]) -> tuple[list[Predictions], Predictions]:
@@ -47,37 +44,30 @@ def averaged(runs: Sequence[Path]) -> tuple[list[Predictions], Predictions]:
 
 def main() -> None:
     """Train, test, and say what the ensemble gains."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("experiment", metavar="EXPERIMENT", help="name of a file in experiments/")
     parser.add_argument("--seeds", nargs="+", type=int, required=True, metavar="SEED", help="of the members")
     parser.add_argument("--name", help="of the runs; the seed, or `ensemble`, is appended")
     arguments, flags = parser.parse_known_args()
-    quieten()
     prefix = f"{arguments.name}-" if arguments.name else ""
-    try:
+    with plainly():
         runs = runs_of_seeds(experiment_file(arguments.experiment), arguments.seeds, arguments.name, flags)
         members, ensemble = averaged(runs)
-    except subprocess.CalledProcessError as error:
-        sys.exit(error.returncode)
-    except Exception as error:
-        sys.exit(message(error))
-    folder = runs[0].with_name(f"{prefix}ensemble")
-    ensemble.save(folder / PROBABILITIES)
-    accuracies = [float(member.right().mean()) for member in members]
-    figures = {
-        "samples": len(ensemble.rows),
-        "members": {run.name: accuracy for run, accuracy in zip(runs, accuracies, strict=True)},
-        "mean": statistics.mean(accuracies),
-        "ensemble": float(ensemble.right().mean()),
-    }
-    (folder / "report/ensemble.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    table = Table("run", "test top-1 %", title=f"Ensemble of {len(runs)}: {arguments.experiment}")
-    for name, accuracy in {**figures["members"], **{each: figures[each] for each in ("mean", "ensemble")}}.items():
-        table.add_row(name, f"{100 * accuracy:.2f}")
-    Console(width=None if sys.stdout.isatty() else 120, highlight=False).print(table)
-    print(f"report: {folder / 'report'}")
+        folder = runs[0].with_name(f"{prefix}ensemble")
+        ensemble.save(folder / PROBABILITIES)
+        accuracies = [float(member.right().mean()) for member in members]
+        figures = {
+            "samples": len(ensemble.rows),
+            "members": {run.name: accuracy for run, accuracy in zip(runs, accuracies, strict=True)},
+            "mean": statistics.mean(accuracies),
+            "ensemble": float(ensemble.right().mean()),
+        }
+        (folder / "report/ensemble.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        table = Table("run", "test top-1 %", title=f"Ensemble of {len(runs)}: {arguments.experiment}")
+        for name, accuracy in {**figures["members"], **{each: figures[each] for each in ("mean", "ensemble")}}.items():
+            table.add_row(name, f"{100 * accuracy:.2f}")
+        screen().print(table)
+        print(f"report: {folder / 'report'}")
 
 
 if __name__ == "__main__":

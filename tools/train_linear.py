@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from callbacks.provenance import commit
 from datamodules.features import FeatureReader
 from datamodules.memory import free_memory
-from messages import message, quieten
+from terminal import command_line, plainly
 
 GRID = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)
 TOLERANCE = 1e-4  # of the gradient of the objective per sample and unit of C, as scikit-learn's default
@@ -298,9 +298,7 @@ def at_least(smallest: int) -> Callable[[str], int]:
 
 def main() -> None:
     """Train and test a linear classifier on a feature file."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    parser = command_line(__doc__)
     parser.add_argument("features", type=Path, metavar="FEATURES.h5")
     parser.add_argument("--grid", nargs="+", type=positive, default=list(GRID), metavar="C")
     parser.add_argument("--folds", type=at_least(2), default=3, help="of the cross-validation")
@@ -311,11 +309,8 @@ def main() -> None:
     parser.add_argument("--max-iter", type=at_least(1), default=1000, help="iterations of the optimiser")
     parser.add_argument("--out", type=Path, help="name of the two files without ending; FEATURES.linear if not given")
     arguments = parser.parse_args()
-    quieten()
-    try:
+    with plainly():
         train(arguments)
-    except Exception as error:
-        sys.exit(message(error))
 
 
 if __name__ == "__main__":

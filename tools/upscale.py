@@ -31,8 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.whole_file import whole_file
 from datamodules import PhotographPairs
-from messages import message, quieten
 from pictures import data_of, listed, opened
+from terminal import command_line, plainly, screen
 from upscaler import Comparison, Upscaler, compare
 
 
@@ -114,7 +114,7 @@ def write(found: Sequence[Comparison], factor: int, form: str, file: TextIO) -> 
         names = [field.name for field in fields(Comparison)][1:]
         means = Comparison(f"mean of {len(found)}", *(mean(row[name] for row in rows) for name in names))
         table.add_row(means.picture, *figures(means))
-        Console(file=file, width=None if file.isatty() else 120, highlight=False).print(table)
+        screen(file).print(table)
 
 
 def figures(row: Comparison) -> list[str]:
@@ -125,9 +125,7 @@ def figures(row: Comparison) -> list[str]:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    top = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    top = command_line(__doc__)
     top.add_argument("network", metavar="NETWORK")
     top.add_argument("pictures", metavar="PICTURES", nargs="*")
     top.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="default: the current folder")
@@ -168,14 +166,11 @@ def main() -> None:
         top.error("--tile must be at least 1")
     if not arguments.pictures and not arguments.evaluate:
         top.error("name the pictures to enlarge")
-    quieten()
-    try:
+    with plainly(memory="take a smaller --tile"):
         failed = run(arguments)
-    except (ValueError, OSError, RuntimeError, MemoryError) as error:
-        sys.exit(message(error, memory="take a smaller --tile"))
-    for line in failed:
-        print(line, file=sys.stderr)
-    sys.exit(1 if failed else 0)
+        for line in failed:
+            print(line, file=sys.stderr)
+        sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
             status = ended.code or 0
         out, err = capsys.readouterr()
         if isinstance(status, str):  # what Python prints of it
-            status, err = 1, err + status
+            status, err = 1, f"{err}{status}\n"
         assert "Traceback" not in err
         return Called(status, out, err)
 

@@ -158,7 +158,7 @@ def test_a_missing_package_is_named_before_the_search(
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     done = call(detect, run, made, *CONFIG, "--truth", made / "boxes.json", "--out", "found")
     assert done.status == 1
-    assert done.err == "error: pycocotools is not installed; pip install -e .[detection]"
+    assert done.err == "error: pycocotools is not installed; pip install -e .[detection]\n"
     assert not (tmp_path / "found").exists()
 
 
@@ -196,7 +196,7 @@ def test_mistakes(run: Path, made: Path, call: Call, flags: list[str], words: st
 def test_a_key_that_does_not_exist_in_the_file(run: Path, made: Path, call: Call, tmp_path: Path) -> None:
     (tmp_path / "wrong.yaml").write_text("probabilty: 0.7\n")
     done = call(detect, run, made / "000.png", "--config", tmp_path / "wrong.yaml")
-    assert done.status == 2
+    assert done.status == 1
     assert "did you mean probability?" in done.err
 
 

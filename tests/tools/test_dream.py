@@ -183,7 +183,7 @@ def test_too_little_memory_says_what_to_do(dream: Dream, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(backbone, "free_memory", lambda: 10**12)
     monkeypatch.setattr(tool.Dream, "gradient", fail)
-    with pytest.raises(SystemExit, match="memory is not enough; give --tile 512, or a smaller one"):
+    with pytest.raises(SystemExit, match="memory is not enough for 9 bytes more; give --tile 512, or a smaller one"):
         dream("other")
 
 

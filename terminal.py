@@ -1,0 +1,51 @@
+"""What all tools share at the terminal: how their flags are read, where tables go, how an error ends a tool."""
+
+import argparse
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TextIO
+
+from rich.console import Console
+
+from messages import MEMORY, message, quieten
+
+
+def command_line(description: str) -> argparse.ArgumentParser:
+    """A parser of flags that are written in full; ``--help`` shows the description as it is laid out."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+
+
+def screen(file: TextIO | None = None, width: int = 120) -> Console:
+    """For tables as wide as the terminal, or of so many columns in a file; standard output if none is given."""
+    file = file or sys.stdout
+    return Console(file=file, width=None if file.isatty() else width, highlight=False)
+
+
+@contextmanager
+def plainly(memory: str = MEMORY, extra: str = "") -> Iterator[None]:
+    """Let an error end the tool with its message alone, and ctrl + c with nothing.
+
+    Python's development mode, ``python -X dev tools/NAME.py``, shows the traceback.
+
+    Args:
+        memory: what to do where it is not enough.
+        extra: of this project's installation, with the packages that the tool needs.
+    """
+    quieten()
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except subprocess.CalledProcessError as error:  # that process has said why
+        sys.exit(error.returncode)
+    except Exception as error:
+        if sys.flags.dev_mode:
+            raise
+        if extra and isinstance(error, ModuleNotFoundError):
+            sys.exit(f"error: {error.name} is not installed; pip install -e .[{extra}]")
+        sys.exit(message(error, memory))

@@ -1,0 +1,70 @@
+"""How tools end."""
+
+import argparse
+import io
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+import terminal
+from terminal import command_line, plainly, screen
+
+
+def test_an_error_is_told_in_a_sentence():
+    with pytest.raises(SystemExit, match="^error: the picture is torn$"), plainly():
+        raise ValueError("the picture is torn")
+
+
+def test_too_little_memory_has_the_remedy_of_the_tool():
+    told = "^error: memory is not enough; take a smaller --tile$"
+    with pytest.raises(SystemExit, match=told), plainly(memory="take a smaller --tile"):
+        raise MemoryError
+
+
+def test_a_package_that_is_missing():
+    told = r"^error: onnx is not installed; pip install -e .\[export\]$"
+    with pytest.raises(SystemExit, match=told), plainly(extra="export"):
+        raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
+
+
+def test_a_process_that_failed_has_spoken_itself():
+    with pytest.raises(SystemExit) as ended, plainly():
+        subprocess.run([sys.executable, "-c", "raise SystemExit(7)"], check=True)
+    assert ended.value.code == 7
+
+
+def test_ctrl_c_ends_without_words():
+    with pytest.raises(SystemExit) as ended, plainly():
+        raise KeyboardInterrupt
+    assert ended.value.code == 130
+
+
+def test_the_exit_of_a_tool_stays_its_own():
+    with pytest.raises(SystemExit) as ended, plainly():
+        sys.exit(3)
+    assert ended.value.code == 3
+
+
+def test_developers_get_the_traceback(monkeypatch):
+    monkeypatch.setattr(terminal.sys, "flags", SimpleNamespace(dev_mode=True))
+    with pytest.raises(ZeroDivisionError), plainly():
+        1 / 0  # noqa: B018
+
+
+def test_flags_are_written_in_full(capsys):
+    parser = command_line("One.\n\n  Two, as it is laid out.")
+    parser.add_argument("--pictures", type=int)
+    assert parser.parse_args(["--pictures", "3"]) == argparse.Namespace(pictures=3)
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--pic", "3"])
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--help"])
+    assert "\n  Two, as it is laid out." in capsys.readouterr().out
+
+
+def test_a_file_has_columns_of_its_own():
+    file = io.StringIO()
+    screen(file, width=20).print("x" * 30)
+    assert file.getvalue().split() == ["x" * 20, "x" * 10]
