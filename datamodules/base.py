@@ -24,7 +24,7 @@ from datamodules.augmentation import AugmentedPictures, Transform, transformed_s
 from datamodules.batch_augment import BatchAugment
 from datamodules.batches import Batches
 from datamodules.download import download
-from datamodules.geometry import Border, resize_matrix, ten_crops, warp_on_device, with_mirrored
+from datamodules.geometry import Border, Interpolation, resize_matrix, ten_crops, warp_on_device, with_mirrored
 from datamodules.jpeg import Encoding
 from datamodules.loader import Batch, BatchLoader
 from datamodules.lock import one_at_a_time
@@ -283,7 +283,7 @@ class ImageDataModule(LightningDataModule):
         elif augment:
             matrices = partial(augment.matrices, run_seed(), size=size)
             normalize = None if augment.changes_colours else self._loaders_normalization
-            batches = Batches(pictures, self.input_size, matrices, augment.border, normalize)
+            batches = Batches(pictures, self.input_size, matrices, augment.border, augment.interpolation, normalize)
         else:
             batches = Batches(pictures, size, normalization=self._loaders_normalization)
         return self._loader(batches, BatchSampler(keys, self.batch_size // world_size, drop_last=True))
@@ -313,11 +313,11 @@ class ImageDataModule(LightningDataModule):
         if images.dtype == torch.uint8:
             if augment and images.device.type != "cpu":
                 matrices = augment.matrices(run_seed(), keys, images.shape[1])
-                images = self._warp(images, matrices, augment.border)
+                images = self._warp(images, matrices, augment.border, augment.interpolation)
             elif views == "ten_crop":
                 images = ten_crops(images, self.input_size)
             elif not self.trainer.training and images.shape[1] != self.input_size:
-                images = self._warp(images, resize_matrix(images.shape[1], self.input_size)[None], "replicate")
+                images = self._warp(images, resize_matrix(images.shape[1], self.input_size)[None])
             if augment and augment.changes_colours:
                 images = augment.colours(images, run_seed(), keys)
             if views == "flip":
@@ -336,9 +336,15 @@ class ImageDataModule(LightningDataModule):
             self._on_device[split] = copied(self.splits[split], device)
         return self._on_device[split]
 
-    def _warp(self, images: Tensor, matrices: np.ndarray, border: Border) -> Tensor:
+    def _warp(
+        self,
+        images: Tensor,
+        matrices: np.ndarray,
+        border: Border = "replicate",
+        interpolation: Interpolation = "linear",
+    ) -> Tensor:
         matrices = torch.from_numpy(matrices).to(images.device, non_blocking=True)
-        return warp_on_device(images, matrices.expand(len(images), 2, 3), self.input_size, border)
+        return warp_on_device(images, matrices.expand(len(images), 2, 3), self.input_size, border, interpolation)
 
     def _evaluation_loader(self, split: str) -> BatchLoader | DataLoader:
         pictures, world_size = self.splits[split], self.trainer.world_size

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from datamodules.draws import uniforms
-from datamodules.geometry import Border, crop_matrices, keras_matrices, mirrored
+from datamodules.geometry import Border, Interpolation, crop_matrices, keras_matrices, mirrored
 
 # The column of each random number of a sample. New ones go to the end, so that the others stay as they are.
 GEOMETRY = ("left", "top", "flip", "rotation", "shift_x", "shift_y", "shear", "zoom_x", "zoom_y")
@@ -34,6 +34,7 @@ class BatchAugment:
         shear: greatest shear in radians.
         zoom: greatest deviation of the zoom from 1, drawn for each axis.
         border: what lies outside the stored picture: its nearest pixel, or black.
+        interpolation: ``linear`` between pixels, as Keras since 2.1.4, or the ``nearest`` pixel, as before.
         brightness: greatest deviation from 1 of the factor of all values.
         contrast: the same, of the distance from the picture's mean grey.
         saturation: the same, of the distance from each pixel's grey.
@@ -54,6 +55,7 @@ class BatchAugment:
         shear: float = 0.0,
         zoom: float = 0.0,
         border: Border = "replicate",
+        interpolation: Interpolation = "linear",
         brightness: float = 0.0,
         contrast: float = 0.0,
         saturation: float = 0.0,
@@ -71,6 +73,7 @@ class BatchAugment:
             if not 0 <= value <= most:
                 raise ValueError(f"{name} is {value}; it must lie between 0 and {most}")
         self.crop, self.padding, self.flip, self.border = crop, padding, flip, border
+        self.interpolation: Interpolation = interpolation
         self.rotation, self.shift, self.shear, self.zoom = rotation, shift, shear, zoom
         self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
         self.erasing, self.mixup, self.cutmix = erasing, mixup, cutmix
@@ -103,6 +106,8 @@ class BatchAugment:
             matrices = keras_matrices(turn, shift_x, shift_y, lean, zoom_x, zoom_y, crop)
             matrices[:, 0, 2] += left
             matrices[:, 1, 2] += top
+            if self.interpolation == "nearest" and not (self.rotation or self.shear or self.zoom):
+                matrices[:, :, 2] = np.round(matrices[:, :, 2])  # whole pixels are copied, not resampled
         else:
             matrices = crop_matrices(left, top)
         return mirrored(matrices, drawn["flip"] < self.flip, crop)

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datamodules.crops import crop, crop_normalized, normalize
-from datamodules.geometry import Border, warp
+from datamodules.geometry import Border, Interpolation, warp
 from datamodules.loader import BufferPool
 from datamodules.normalization import Normalization
 
@@ -37,6 +37,7 @@ class Batches(Dataset):
         size: height and width of the images.
         matrices: where each pixel comes from (see ``geometry.py``), for keys ``(B,)`` of pictures; None leaves them.
         border: what lies outside a picture.
+        interpolation: between pixels, where a matrix is not one of whole pixels.
         normalization: makes the images float; None leaves them uint8.
         pinned: puts them into page-locked memory, from which a GPU can fetch them while it computes.
     """
@@ -47,11 +48,12 @@ class Batches(Dataset):
         size: int,
         matrices: Callable[[np.ndarray], np.ndarray] | None = None,
         border: Border = "replicate",
+        interpolation: Interpolation = "linear",
         normalization: Normalization | None = None,
         pinned: bool = False,
     ) -> None:
         self.pictures, self.size = pictures, size
-        self.matrices, self.border = matrices, border
+        self.matrices, self.border, self.interpolation = matrices, border, interpolation
         self.lines = normalization.lines(size) if normalization else None
         self.pinned = pinned
         self.buffers = BufferPool()
@@ -65,7 +67,7 @@ class Batches(Dataset):
         sources, labels = self.pictures.gather(keys)
         batch = self._buffer(len(keys), sources[0][0].shape[3], np.uint8 if self.lines is None else np.float32)
         matrices = self.matrices(keys) if self.matrices else np.broadcast_to(np.eye(2, 3), (len(keys), 2, 3))
-        if np.array_equal(np.abs(matrices[:, :, :2]), np.broadcast_to(np.eye(2), (len(keys), 2, 2))):
+        if _whole_pixels(matrices):
             self._crop(sources, matrices, batch.numpy())
         else:
             self._warp(sources, matrices, batch.numpy())
@@ -88,7 +90,7 @@ class Batches(Dataset):
         warped = batch if self.lines is None else self.buffers.take(batch.shape, np.uint8).numpy()
         for source, rows, places in sources:
             for row, place in zip(rows, places, strict=True):
-                warp(source[row], matrices[place], self.border, warped[place])
+                warp(source[row], matrices[place], self.border, warped[place], self.interpolation)
         if self.lines is not None:
             normalize(warped, *self.lines, batch)
 
@@ -97,3 +99,9 @@ class Batches(Dataset):
         if self.pinned:  # torch uses page-locked memory again once the GPU has fetched it
             return torch.empty(shape, dtype=torch.uint8 if dtype is np.uint8 else torch.float32, pin_memory=True)
         return self.buffers.take(shape, dtype)
+
+
+def _whole_pixels(matrices: np.ndarray) -> bool:
+    """Whether matrices ``(B, 2, 3)`` only shift pictures by whole pixels, and flip them."""
+    turns, offsets = np.abs(matrices[:, :, :2]), matrices[:, :, 2]
+    return bool((turns == np.eye(2)).all() and (offsets == np.round(offsets)).all())

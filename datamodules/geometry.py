@@ -14,8 +14,11 @@ from torch.nn import functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 Border = Literal["replicate", "zeros"]
+Interpolation = Literal["linear", "nearest"]
 CV_BORDERS = {"replicate": cv2.BORDER_REPLICATE, "zeros": cv2.BORDER_CONSTANT}
 TORCH_BORDERS = {"replicate": "border", "zeros": "zeros"}
+CV_INTERPOLATIONS = {"linear": cv2.INTER_LINEAR, "nearest": cv2.INTER_NEAREST}
+TORCH_INTERPOLATIONS = {"linear": "bilinear", "nearest": "nearest"}
 
 
 def keras_matrices(
@@ -77,13 +80,17 @@ def mirrored(matrices: np.ndarray, where: np.ndarray, width: int) -> np.ndarray:
     return np.where(where[:, None, None], flipped, matrices)
 
 
-def warp(image: np.ndarray, matrix: np.ndarray, border: Border, out: np.ndarray) -> None:
-    """Fill ``out``, uint8 ``(h, w, C)``, with the picture uint8 ``(H, W, C)`` seen through a matrix, linearly."""
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+def warp(
+    image: np.ndarray, matrix: np.ndarray, border: Border, out: np.ndarray, interpolation: Interpolation = "linear"
+) -> None:
+    """Fill ``out``, uint8 ``(h, w, C)``, with the picture uint8 ``(H, W, C)`` seen through a matrix."""
+    flags = CV_INTERPOLATIONS[interpolation] | cv2.WARP_INVERSE_MAP
     cv2.warpAffine(image, matrix, out.shape[1::-1], dst=out, flags=flags, borderMode=CV_BORDERS[border])
 
 
-def warp_on_device(images: Tensor, matrices: Tensor, size: int, border: Border) -> Tensor:
+def warp_on_device(
+    images: Tensor, matrices: Tensor, size: int, border: Border, interpolation: Interpolation = "linear"
+) -> Tensor:
     """A batch uint8 ``(B, H, W, C)`` on its device, seen through matrices ``(B, 2, 3)``: ``(B, size, size, C)``."""
     height, width = images.shape[1:3]
     axis = torch.arange(size, dtype=torch.float32, device=images.device)
@@ -92,7 +99,8 @@ def warp_on_device(images: Tensor, matrices: Tensor, size: int, border: Border) 
     grid = (places @ matrices.float().transpose(1, 2)).view(-1, size, size, 2)
     grid = 2 * grid / torch.tensor([width - 1, height - 1], device=images.device) - 1
     planes = images.permute(0, 3, 1, 2).float()
-    seen = F.grid_sample(planes, grid, padding_mode=TORCH_BORDERS[border], align_corners=True)
+    mode = TORCH_INTERPOLATIONS[interpolation]
+    seen = F.grid_sample(planes, grid, mode, TORCH_BORDERS[border], align_corners=True)
     return seen.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
 
 

@@ -2,32 +2,39 @@
 
 from typing import Any
 
-import cv2
 import numpy as np
 from albumentations import ImageOnlyTransform
 
-from datamodules.geometry import keras_matrices
+from datamodules.geometry import Interpolation, keras_matrices, warp
 
 
 class KerasAffine(ImageOnlyTransform):
     """What Keras 2's ImageDataGenerator does with these ranges, for one square picture at a time.
 
-    Each value is drawn evenly from its range; the zoom separately for the two axes. Pixels are interpolated linearly,
-    and those from outside the picture take the nearest pixel of its border.
+    Each value is drawn evenly from its range; the zoom separately for the two axes. Pixels from outside the picture
+    take the nearest pixel of its border.
 
     Args:
         rotation: greatest angle in degrees.
         shift: greatest shift along each axis, as a fraction of the size.
         shear: greatest shear in radians.
         zoom: greatest deviation of the zoom from 1.
+        interpolation: ``linear`` between pixels, as Keras since 2.1.4, or the ``nearest`` pixel, as before.
         p: probability that a picture is transformed.
     """
 
     def __init__(
-        self, rotation: float = 0.0, shift: float = 0.0, shear: float = 0.0, zoom: float = 0.0, p: float = 1.0
+        self,
+        rotation: float = 0.0,
+        shift: float = 0.0,
+        shear: float = 0.0,
+        zoom: float = 0.0,
+        interpolation: Interpolation = "linear",
+        p: float = 1.0,
     ) -> None:
         super().__init__(p=p)
         self.rotation, self.shift, self.shear, self.zoom = rotation, shift, shear, zoom
+        self.interpolation: Interpolation = interpolation
 
     def get_params_dependent_on_data(self, params: dict[str, Any], data: dict[str, Any]) -> dict[str, Any]:
         """Draw a matrix."""
@@ -41,5 +48,6 @@ class KerasAffine(ImageOnlyTransform):
 
     def apply(self, img: np.ndarray, matrix: np.ndarray, **params: Any) -> np.ndarray:
         """The picture ``(H, W, C)`` seen through a matrix."""
-        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-        return cv2.warpAffine(img, matrix, img.shape[1::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+        seen = np.empty_like(img)
+        warp(img, matrix, "replicate", seen, self.interpolation)
+        return seen

@@ -158,7 +158,9 @@ def sightings(data: ImageDataModule, row: int, count: int) -> np.ndarray:
     size = transformed_size(data.transforms, data.image_size)
     matrices = partial(augment.matrices, seed, size=size)
     pictures = AugmentedPictures(train, data.transforms, seed)
-    images, labels, _ = Batches(pictures, data.input_size, matrices, augment.border).__getitems__(keys)
+    images, labels, _ = Batches(
+        pictures, data.input_size, matrices, augment.border, augment.interpolation
+    ).__getitems__(keys)
     if augment.changes_colours:
         images = augment.colours(images, seed, keys)
     planes = images.permute(0, 3, 1, 2).float()

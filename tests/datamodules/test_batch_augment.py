@@ -37,8 +37,10 @@ class Stored:
         return [(self.images, rows, np.arange(len(keys)))], rows
 
 
-def on_cpu(images: np.ndarray, matrices: np.ndarray, size: int, border: str = "replicate") -> np.ndarray:
-    batches = Batches(Stored(images), size, lambda keys: matrices[keys], border)
+def on_cpu(
+    images: np.ndarray, matrices: np.ndarray, size: int, border: str = "replicate", interpolation: str = "linear"
+) -> np.ndarray:
+    batches = Batches(Stored(images), size, lambda keys: matrices[keys], border, interpolation)
     return batches.__getitems__(np.arange(len(images)))[0].numpy()
 
 
@@ -80,6 +82,43 @@ def test_processor_and_device_agree(augment: BatchAugment, border: str) -> None:
         assert inner.mean() > (0.99 if border == "replicate" else 0.95)
     else:
         assert np.array_equal(found, seen)
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "nearest"])
+def test_shifts_by_parts_of_pixels_agree_too(interpolation: str) -> None:
+    """They move neither rows nor columns into one another's place, as a crop does, but are no crops."""
+    images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
+    matrices = BatchAugment(shift=0.1, flip=0.5, interpolation=interpolation).matrices(3, np.arange(40), 32)
+    found = on_cpu(images, matrices, 32, interpolation=interpolation).astype(int)
+    tensors = torch.from_numpy(images), torch.from_numpy(matrices)
+    seen = warp_on_device(*tensors, 32, "replicate", interpolation).numpy()
+    if interpolation == "linear":
+        assert np.abs(found - seen).max() <= 13  # OpenCV rounds positions to 1/32 pixel: 2 x 255 / 64, and the rest
+        assert np.abs(found - seen).mean() < 3
+    else:
+        assert np.array_equal(found, seen)
+        colours = [set(map(tuple, picture.reshape(-1, 3))) for picture in images]
+        assert all(set(map(tuple, p.reshape(-1, 3))) <= own for p, own in zip(found, colours, strict=True))
+
+
+def test_nearest_shifts_are_the_rounded_ones() -> None:
+    """As many of each as of the others, but for the outermost two, which are rounded to from one side only."""
+    drawn = {
+        i: BatchAugment(shift=0.125, interpolation=i).matrices(1, KEYS, 32)[:, :, 2] for i in ("linear", "nearest")
+    }
+    assert np.abs(drawn["linear"]).max() < 4
+    assert np.array_equal(drawn["nearest"], np.round(drawn["linear"]))
+    counts = np.bincount(drawn["nearest"][:, 0].astype(int) + 4) / np.array([0.5, 1, 1, 1, 1, 1, 1, 1, 0.5])
+    assert ((counts - 500) ** 2 / 500).sum() < 40
+
+
+def test_nearest_pixels_of_turned_pictures_agree() -> None:
+    images, keys = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8), np.arange(40)
+    augment = BatchAugment(crop=24, padding=4, flip=0.5, rotation=20, shift=0.1, zoom=0.2, interpolation="nearest")
+    matrices = augment.matrices(3, keys, 32)
+    found = on_cpu(images, matrices, 24, interpolation="nearest")
+    seen = warp_on_device(torch.from_numpy(images), torch.from_numpy(matrices), 24, "replicate", "nearest").numpy()
+    assert (found == seen).mean() > 0.98  # between two pixels, rounding decides
 
 
 def test_single_pictures_get_the_same_from_the_transform() -> None:

@@ -15,7 +15,9 @@ def picture(size: int) -> np.ndarray:
     return np.round(127 + 120 * np.stack(waves, axis=2)).astype(np.uint8)
 
 
-def reference(image: np.ndarray, rotation: float, dx: float, dy: float, shear: float, zx: float, zy: float):
+def reference(
+    image: np.ndarray, rotation: float, dx: float, dy: float, shear: float, zx: float, zy: float, order: int = 1
+) -> np.ndarray:
     """Keras' product of matrices in (row, column), about the centre, by scipy."""
     size, a = len(image), np.deg2rad(rotation)
     turn = np.array([[np.cos(a), -np.sin(a), 0], [np.sin(a), np.cos(a), 0], [0, 0, 1]])
@@ -26,15 +28,15 @@ def reference(image: np.ndarray, rotation: float, dx: float, dy: float, shear: f
     to_centre[:2, 2], back[:2, 2] = (size - 1) / 2, -(size - 1) / 2
     matrix = to_centre @ turn @ move @ lean @ scale @ back
     planes = [
-        ndimage.affine_transform(plane, matrix[:2, :2], matrix[:2, 2], order=1, mode="nearest")
+        ndimage.affine_transform(plane, matrix[:2, :2], matrix[:2, 2], order=order, mode="nearest")
         for plane in np.moveaxis(image.astype(float), 2, 0)
     ]
     return np.stack(planes, axis=2)
 
 
-def fixed(*values: float) -> KerasAffine:
+def fixed(*values: float, interpolation: str = "linear") -> KerasAffine:
     """The transform with its draws replaced by the given parameters."""
-    transform = KerasAffine()
+    transform = KerasAffine(interpolation=interpolation)
     arrays = [np.array([value]) for value in values]
     transform.get_params_dependent_on_data = lambda params, data: {
         "matrix": keras_matrices(*arrays, size=params["shape"][0])[0]
@@ -57,6 +59,14 @@ def test_it_is_that_of_keras(values: tuple[float, ...], size: int) -> None:
     image = picture(size)
     difference = np.abs(fixed(*values)(image=image)["image"] - reference(image, *values))
     assert difference.max() < 2  # grey levels; OpenCV rounds positions to 1/32 pixel
+
+
+@pytest.mark.parametrize("values", [(30, 0, 0, 0, 1, 1), (0, 0.1, -0.2, 0, 1, 1), (-18, 0.15, 0.2, -0.15, 1.15, 0.85)])
+def test_nearest_pixels_are_those_of_keras_before_2_1_4(values: tuple[float, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (33, 33, 3), np.uint8)
+    found = fixed(*values, interpolation="nearest")(image=image)["image"]
+    assert (found == reference(image, *values, order=0)).mean() > 0.97  # OpenCV rounds positions to 1/1024 pixel
+    assert (found == fixed(*values)(image=image)["image"]).mean() < 0.7
 
 
 def test_a_quarter_turn_and_a_shift_by_whole_pixels_are_exact() -> None:
