@@ -68,7 +68,12 @@ def main() -> None:
     tf.keras.utils.set_random_seed(arguments.seed)
     (images, labels), held_out = split(arguments.folder, "train"), split(arguments.folder, "val")
     augmented = tf.keras.preprocessing.image.ImageDataGenerator(
-        rotation_range=10, width_shift_range=0.1, height_shift_range=0.1, horizontal_flip=True, fill_mode="nearest"
+        rotation_range=10,
+        width_shift_range=0.1,
+        height_shift_range=0.1,
+        horizontal_flip=True,
+        fill_mode="nearest",
+        interpolation_order=0,  # nearest pixels, the only way before Keras 2.1.4, when the run was published
     )
     model = network()
     model.compile(
