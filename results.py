@@ -3,6 +3,8 @@
 import importlib
 import re
 import statistics
+from collections.abc import Iterator
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from fit_and_test import is_classifier
 PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
 FIGURE = re.compile(r"([\d.]+) % (test|validation) accuracy")
 CHANGED = re.compile(r"--(?!config|then|trainer\.max_epochs|trainer\.limit_)\S+ \S+")
+FLAGS = re.compile(r"--(\S+)")
 
 Record = dict[str, Any]
 
@@ -34,7 +37,8 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
         "`--data.validate_on_test true`, as the published runs, the test split validates: nothing is chosen by it, and",
         "the checkpoint of the last epoch is tested. The deviation is that over the seeds; of one seed, that of a",
         "share of so many test pictures. Where less was trained than the experiment says, in epochs or pictures, that",
-        "is in bold, and there is no difference to state. Flags that a run had besides are named in its row.",
+        "is in bold, and there is no difference to state. Flags that a run had besides are named in its row, and in",
+        "bold the settings of the experiment's file that have changed since, or that were not recorded.",
         "",
         "| experiment | published | ours | difference | top-5 | epochs | pictures | images/s | time | seeds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -44,12 +48,14 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
         text = experiment.read_text(encoding="utf-8")
         if not is_classifier(yaml.safe_load(text)) or "EnsembleClassifier" in text:  # see below
             continue
-        mine = sorted((r for r in records if r["experiment"] == experiment.stem), key=without_seed)
+        settings = yaml.safe_load(text)
+        recipe = partial(recipe_of, settings)
+        mine = sorted((r for r in records if r["experiment"] == experiment.stem), key=recipe)
         if not mine:
             lines.append(f"| {experiment.stem} | {published(text, '')} | no record | | | | | | | |")
-        for command, runs in groupby(mine, without_seed):
+        for (command, _), runs in groupby(mine, recipe):
             group = list(runs)
-            lines.append(row(group, published(text, command), yaml.safe_load(text)))
+            lines.append(row(group, published(text, command), settings))
             for record in group:
                 curves += ["", *curve(record)]
     return "\n".join([*lines, *more, "", "## Records", *curves, ""])
@@ -138,6 +144,8 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
         pictures -= record["samples"]["val"]
     epochs, few = trained(record, planned), bool(official) and pictures < 0.99 * official
 
+    since = changed_since(record, experiment)
+
     figure = FIGURE.search(quoted)
     on_validation = bool(figure) and figure[2] == "validation"
     values = [run["validation"]["val/top1"] if on_validation else run["metrics"]["test/top1"] for run in runs]
@@ -151,7 +159,7 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
         record["experiment"],
         quoted,
         f"**{100 * mean:.2f} %** ± {100 * deviation:.1f}" + " in validation" * on_validation,
-        f"{100 * mean - float(figure[1]):+.2f}" if figure and epochs == str(planned) and not few else "",
+        f"{100 * mean - float(figure[1]):+.2f}" if figure and epochs == str(planned) and not few and not since else "",
         f"{100 * statistics.mean(run['metrics']['test/top5'] for run in runs):.2f} %"
         if "test/top5" in record["metrics"]
         else "",
@@ -161,7 +169,8 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
         f"{statistics.mean(run['seconds'] for run in runs) / 60:.0f} min",
         f"{len(runs)}: "
         + ", ".join(f"[{run['name']}](records/{identity(run)}.json)" for run in runs)
-        + changed(record),
+        + changed(record)
+        + since,
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -170,6 +179,33 @@ def changed(record: Record) -> str:
     """The settings that a command gives besides how much is trained."""
     flags = CHANGED.findall(without_seed(record))
     return f" with `{' '.join(flags)}`" if flags else ""
+
+
+def recipe_of(experiment: dict[str, Any], record: Record) -> tuple[str, str]:
+    """What the runs of a row share."""
+    return without_seed(record), changed_since(record, experiment)
+
+
+def changed_since(record: Record, experiment: dict[str, Any]) -> str:
+    """The settings of an experiment's file, as it is, that a run had not, for all that its command says."""
+    file = {section: experiment[section] for section in ("model", "data", "trainer") if section in experiment}
+    given = (*FLAGS.findall(record["command"]), "trainer.max_epochs")
+    names = dict.fromkeys(name.replace(".init_args", "") for name in unlike(file, record["config"]))
+    names = [name for name in names if not any(name == flag or name.startswith(f"{flag}.") for flag in given)]
+    return f", **before {', '.join(f'`{name}`' for name in names)}**" if names else ""
+
+
+def unlike(asked: Any, had: Any, name: str = "") -> Iterator[str]:
+    """Names of what is asked for in a configuration that has something else there, or nothing."""
+    if isinstance(asked, dict):
+        had = {str(key): value for key, value in had.items()} if isinstance(had, dict) else {}
+        for key, value in asked.items():
+            yield from unlike(value, had.get(str(key)), f"{name}.{key}".lstrip("."))
+    elif isinstance(asked, list) and isinstance(had, list) and len(asked) == len(had):
+        for one, other in zip(asked, had, strict=True):
+            yield from unlike(one, other, name)
+    elif asked != had:
+        yield name
 
 
 def official_samples(record: Record) -> int | None:

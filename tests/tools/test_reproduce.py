@@ -134,6 +134,42 @@ def test_a_linear_classifier_has_a_row(folder: Path, tmp_path: Path) -> None:
     assert "was not written by tools/train_linear.py" in call(folder, "--record", str(tmp_path / "other.json"))
 
 
+def test_settings_that_have_changed_since_are_named(folder: Path) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    file = yaml.safe_load(experiment_file("quickstart_digits").read_text())
+    assert results.changed_since(record, file) == ""
+    file["model"]["init_args"]["weight_decay"] = 0.25
+    file["model"]["init_args"]["pool_dropout"] = 0.5  # the record has another
+    file["data"]["init_args"]["normalization"] = "unit"
+    file["trainer"]["accelerator"] = "gpu"  # a flag of the run said otherwise
+    told = ", **before `model.weight_decay`, `model.pool_dropout`, `data.normalization`**"
+    assert results.changed_since(record, file) == told
+    record["epochs"], planned = file["trainer"]["max_epochs"], "90.00 % test accuracy"
+    assert results.row([record], planned, file).endswith(f" with `--trainer.accelerator cpu`{told} |")
+    assert results.row([record], planned, file).split("|")[4].strip() == ""  # no difference to another recipe's figure
+
+
+def test_runs_of_another_recipe_have_a_row_of_their_own(folder: Path) -> None:
+    one, other = (
+        json.loads((folder / f"docs/records/quickstart_digits-short-seed{seed}.json").read_text()) for seed in (1, 2)
+    )
+    other["config"]["data"]["init_args"]["normalization"] = "unit"
+    text = results.page([one, other], [experiment_file("quickstart_digits")], [])
+    first, second = (line for line in text.splitlines() if line.startswith("| quickstart_digits |"))
+    assert "1: [short-seed1]" in first
+    assert "1: [short-seed2]" in second
+    assert "before `data.normalization`" in second
+
+
+def test_schedules_are_compared_by_their_epochs() -> None:
+    """JSON has no numbers for keys."""
+    rates = {"trainer": {"callbacks": [{"init_args": {"rates": {1: 0.1, 51: 0.01}}}]}}
+    record = {"command": "fit", "config": json.loads(json.dumps(rates))}
+    assert results.changed_since(record, rates) == ""
+    rates["trainer"]["callbacks"][0]["init_args"]["rates"][51] = 0.02
+    assert results.changed_since(record, rates) == ", **before `trainer.callbacks.rates.51`**"
+
+
 def test_difference_and_subset(folder: Path) -> None:
     record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
     record["metrics"]["test/top1"], record["validation"]["val/top1"], record["epochs"] = 0.75, 0.25, 8
