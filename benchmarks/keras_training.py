@@ -5,6 +5,7 @@ Runs in an environment of its own, which has none of this project's packages. Pr
 
 import argparse
 import json
+from importlib.metadata import version
 from pathlib import Path
 
 import h5py
@@ -55,7 +56,7 @@ def network() -> tf.keras.Model:
 def tell(epoch: int, logs: dict[str, float]) -> None:
     """Print a line of JSON, with the names that figures have in this project."""
     figures = {NAMES[name]: float(value) for name, value in logs.items()}
-    print(json.dumps({"epoch": epoch + 1, "keras": tf.keras.__version__, **figures}), flush=True)
+    print(json.dumps({"epoch": epoch + 1, "keras": version("keras"), **figures}), flush=True)
 
 
 def main() -> None:

@@ -75,5 +75,5 @@ def test_the_script_for_keras_needs_nothing_of_this_project() -> None:
     imported = {
         line.split()[1].split(".")[0] for line in script.read_text().splitlines() if line.startswith(("import", "from"))
     }
-    assert imported <= {"argparse", "json", "pathlib", "h5py", "numpy", "tensorflow"}
+    assert imported <= {"argparse", "importlib", "json", "pathlib", "h5py", "numpy", "tensorflow"}
     subprocess.run([sys.executable, "-m", "py_compile", str(script)], check=True)
