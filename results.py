@@ -84,7 +84,9 @@ def ensembles(records: list[Record], experiments: Path) -> list[str]:
             f"**{100 * record['ensemble']:.2f} %**",
             f"{100 * (record['ensemble'] - max(accuracies)):+.2f}",
             trained(record, experiment["trainer"]["max_epochs"]),
-            f"[{record['name']}](records/ensembles/{identity(record)}.json)",
+            f"[{record['name']}](records/ensembles/{identity(record)}.json)"
+            + changed(record)
+            + changed_since(record, experiment),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return lines if records else []

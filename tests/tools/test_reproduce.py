@@ -113,11 +113,15 @@ def test_an_ensemble_has_a_row(folder: Path, shards: Path, monkeypatch: pytest.M
     )
     figures = json.loads((folder / "runs/quickstart_digits/short-ensemble/report/ensemble.json").read_text())
     together = figures["ensemble"]
-    ((_, _, mean, best, ensemble, gain, epochs, _),) = rows(folder, "2 of quickstart_digits")
+    ((_, _, mean, best, ensemble, gain, epochs, link),) = rows(folder, "2 of quickstart_digits")
     assert mean.startswith(f"{50 * (one + other):.2f} %")
     assert (best, ensemble) == (f"{100 * max(one, other):.2f} %", f"**{100 * together:.2f} %**")
     assert gain == f"{100 * (together - max(one, other)):+.2f}"
     assert epochs == "**shortened: 1 of 8**"
+    assert link.endswith("quickstart_digits-short-ensemble.json) with `--trainer.accelerator cpu`")
+    record = json.loads((folder / "docs/records/ensembles/quickstart_digits-short-ensemble.json").read_text())
+    record["config"]["data"]["init_args"]["normalization"] = "unit"
+    assert results.ensembles([record], PROJECT / "experiments")[-1].endswith(", **before `data.normalization`** |")
 
 
 def test_a_linear_classifier_has_a_row(folder: Path, tmp_path: Path) -> None:
