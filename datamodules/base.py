@@ -142,6 +142,7 @@ class ImageDataModule(LightningDataModule):
         self.resident = resident
         self.num_workers = min(4, os.cpu_count() or 1) * bool(self.transforms) if num_workers is None else num_workers
         self.splits: dict[str, ShardDataset] = {}
+        self._window: int | None = None  # shards that are shuffled together, once that is decided
         self._on_device: dict[str, tuple[Tensor, Tensor]] = {}
 
     def read(self, raw: Path) -> dict[str, Samples]:
@@ -262,12 +263,14 @@ class ImageDataModule(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """How rows are shuffled, so that a run that continues with other free memory keeps its order."""
-        return {"shuffle": self.shuffle}
+        return {"shuffle": self.shuffle, "window": self._window}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take up the order of an interrupted run."""
         if self.shuffle == "auto":
             self.shuffle = state_dict["shuffle"]
+        if self.shuffle == state_dict["shuffle"]:
+            self._window = state_dict.get("window")
 
     def train_dataloader(self) -> BatchLoader | DataLoader:
         """Shuffled, augmented batches; the last incomplete one is dropped."""
@@ -409,21 +412,27 @@ class ImageDataModule(LightningDataModule):
         return (epochs.processed, seen) if seen < batches else (epochs.processed + 1, 0)
 
     def _blocks(self, train: ShardDataset) -> Blocks | None:
-        free = free_memory()
-        if self.shuffle == "auto":
-            self.shuffle = "blocks" if train.bytes > free / 2 else "full"
-            if self.shuffle == "blocks":
+        """How far rows are shuffled: what the first process finds memory for, or an interrupted run had found."""
+        if self.shuffle != "full" and not self._window:
+            free = free_memory()
+            window = max(1, free // 4 // (train.bytes // len(train.sizes)))
+            mode = self.shuffle
+            if mode == "auto":
+                mode = "blocks" if train.bytes > free / 2 else "full"
+            self.shuffle, self._window = self.trainer.strategy.broadcast((mode, window if mode == "blocks" else None))
+            if self._window and self.trainer.is_global_zero:
                 logger.info(
-                    "the training rows take %.1f GB, memory has %.1f GB left: rows are shuffled a few shards at a time "
-                    "(--data.shuffle full for all)",
+                    "the training rows take %.1f GB, memory has %.1f GB left: rows are shuffled %d of %d shards at a "
+                    "time (--data.shuffle full for all)",
                     train.bytes / 1e9,
                     free / 1e9,
+                    min(self._window, len(train.sizes)),
+                    len(train.sizes),
                 )
         if self.shuffle == "full":
             return None
-        window = max(1, free // 4 // (train.bytes // len(train.sizes)))
-        train.max_maps = window + 1
-        return Blocks(train.sizes, window)
+        train.max_maps = self._window + 1
+        return Blocks(train.sizes, self._window)
 
     def _manifest(self) -> Manifest:
         manifest = Manifest.load(self.folder)

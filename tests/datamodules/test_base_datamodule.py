@@ -24,7 +24,8 @@ def digits(
     data.trainer = SimpleNamespace(
         global_rank=rank,
         world_size=world_size,
-        strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        is_global_zero=rank == 0,
+        strategy=SimpleNamespace(root_device=torch.device("cpu"), broadcast=lambda decided: decided),
         lightning_module=SimpleNamespace(dtype=torch.float32),
         training=True,
         validating=False,
@@ -165,9 +166,28 @@ def test_rows_are_shuffled_in_blocks_where_memory_is_small(shards: Path, monkeyp
     monkeypatch.setattr("datamodules.base.free_memory", lambda: 2**40)
     assert digits(shards).train_dataloader().batch_sampler.sampler.blocks is None
     assert digits(shards, shuffle="blocks").train_dataloader().batch_sampler.sampler.blocks
-    continued = digits(shards)
-    continued.load_state_dict(data.state_dict())
-    assert continued.train_dataloader().batch_sampler.sampler.blocks
+
+
+def test_blocks_are_the_same_in_all_processes_and_in_a_continued_run(
+    shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = digits(shards).splits["train"].bytes
+    monkeypatch.setattr("datamodules.base.free_memory", lambda: int(1.5 * shard))
+    first = digits(shards, 0, 2)
+    first.train_dataloader()
+    decided = first.shuffle, first._window
+    assert decided == ("blocks", 1)
+    monkeypatch.setattr("datamodules.base.free_memory", lambda: 40 * shard)
+    second = digits(shards, 1, 2)
+    second.trainer.strategy.broadcast = lambda its_own: decided
+    assert second.train_dataloader().batch_sampler.sampler.blocks.window == 1
+    for asked in ("auto", "blocks"):
+        continued = digits(shards, shuffle=asked)
+        continued.load_state_dict(first.state_dict())
+        assert continued.train_dataloader().batch_sampler.sampler.blocks.window == 1
+    whole = digits(shards, shuffle="full")
+    whole.load_state_dict(first.state_dict())
+    assert whole.train_dataloader().batch_sampler.sampler.blocks is None
 
 
 def test_no_process_is_left_without_an_evaluation_batch(shards: Path) -> None:
