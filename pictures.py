@@ -1,18 +1,17 @@
 """Pictures for people: from files, from the data that a run was tested on, and as a sheet of many."""
 
 import io
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import yaml
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
 from callbacks import run_folder
 from datamodules import ImageDataModule
-from datamodules.pack import fit
+from datamodules.picture_files import files_below, fit, is_picture, loaded
 from datamodules.shards import MANIFEST
 from sections import built
 
@@ -23,8 +22,7 @@ def picture(source: Path | bytes, size: int | None) -> np.ndarray:
     Raises:
         ValueError: it cannot be read; says why.
     """
-    with _readable(source) as image:
-        return fit(image, size)
+    return fit(loaded(io.BytesIO(source) if isinstance(source, bytes) else source), size)
 
 
 def opened(path: Path) -> Image.Image:
@@ -33,24 +31,9 @@ def opened(path: Path) -> Image.Image:
     Raises:
         ValueError: it cannot be read, or has more than 8 bits; says why.
     """
-    with _readable(path) as image:
-        if image.mode.startswith(("I", "F")) or any(";16" in str(tile) for tile in image.tile):
-            raise ValueError("it has more than 8 bits a channel, which would be lost; save it with 8 bits")
-        image = ImageOps.exif_transpose(image)
-        mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
-        return image.convert((mode + "A") if image.has_transparency_data else mode)
-
-
-@contextmanager
-def _readable(source: Path | bytes) -> Iterator[Image.Image]:
-    """A picture file while it is open; why it cannot be read, in plain words."""
-    try:
-        with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
-            yield image
-    except UnidentifiedImageError:
-        raise ValueError("it is no picture, or of an unknown format") from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(getattr(error, "strerror", None) or str(error)) from error
+    image = loaded(path, eight_bits=True)
+    mode = "L" if image.mode in ("1", "L", "LA") else "RGB"
+    return image.convert((mode + "A") if image.has_transparency_data else mode)
 
 
 def listed(places: Sequence[str]) -> list[str]:
@@ -59,12 +42,12 @@ def listed(places: Sequence[str]) -> list[str]:
     Raises:
         ValueError: a folder holds none.
     """
-    suffixes, found = set(Image.registered_extensions()), []
+    found = []
     for place in places:
         if not Path(place).is_dir():
             found.append(place)
             continue
-        inside = sorted(path for path in Path(place).rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+        inside = list(filter(is_picture, files_below(Path(place))))
         if not inside:
             raise ValueError(f"the folder {place} holds no picture")
         found += map(str, inside)
@@ -120,11 +103,11 @@ def draw(
     longest = max((len(title.splitlines()) for title in titles), default=0)
     height = 1.8 + 0.13 * max(0, longest - 2)  # inches of a picture with its title, of which two lines are the rule
     figure = Figure(figsize=(1.6 * columns, height * lines + 0.6), layout="constrained")
-    figure.suptitle(heading)
+    figure.suptitle(heading, parse_math=False)
     for number, (image, title) in enumerate(zip(images, titles, strict=True), start=1):
         axes = figure.add_subplot(lines, columns, number)
         axes.imshow(image, cmap="gray", interpolation="nearest")
         texts = [line if len(line) <= 20 else line[:19] + "…" for line in title.splitlines()]
-        axes.set_title("\n".join(texts), fontsize=8)
+        axes.set_title("\n".join(texts), fontsize=8, parse_math=False)
         axes.set_axis_off()
     figure.savefig(out, dpi=100)

@@ -17,13 +17,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.provenance import abbreviated, commit, hardware
 from datamodules.jpeg import encode
-from datamodules.pack import fit
+from datamodules.picture_files import fit, loaded
 from datamodules.shards import ShardDataset, write_shard
 from terminal import command_line
 
@@ -75,7 +74,7 @@ def main() -> None:
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
     chosen = rng.choice(len(files), min(arguments.pictures, len(files)), replace=False)
-    pictures = np.stack([fit(Image.open(files[number]), SIZE) for number in sorted(chosen)])
+    pictures = np.stack([fit(loaded(files[number]), SIZE) for number in sorted(chosen)])
     batches = np.array_split(rng.permutation(len(pictures)), max(1, len(pictures) // BATCH))
     with tempfile.TemporaryDirectory() as folder:
         stored = shards(pictures, Path(folder))

@@ -12,7 +12,8 @@ import numpy as np
 from PIL import Image
 
 from datamodules.cifar10 import read_batch
-from datamodules.pack import Samples, fit
+from datamodules.pack import Samples
+from datamodules.picture_files import fit, loaded
 
 BATCH = 128
 
@@ -179,7 +180,7 @@ def _write(workload: Workload, samples: Samples, folder: Path) -> None:
     def write(row: int) -> None:
         source, label = samples.images[row], samples.labels[row]
         file = folder / "files" / f"{label:03d}" / f"{row:06d}{workload.suffix}"
-        image = Image.fromarray(source) if isinstance(source, np.ndarray) else Image.open(source)
+        image = Image.fromarray(source) if isinstance(source, np.ndarray) else loaded(source)
         images[row] = fit(image, workload.stored)
         if isinstance(source, Path) and image.size == (workload.stored, workload.stored):
             shutil.copyfile(source, file)

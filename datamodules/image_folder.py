@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from datamodules.base import ImageDataModule, classes_of_files
 from datamodules.pack import Samples
+from datamodules.picture_files import files_below, is_picture
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -60,8 +60,8 @@ class ImageFolder(ImageDataModule):
             raise ValueError(f"{folder / unknown[0]} is a class without training pictures")
         files, labels, others = [], [], 0
         for label, name in enumerate(self.classes):
-            found = sorted(path for path in (folder / name).rglob("*") if path.is_file() and path.name[0] != ".")
-            pictures = [path for path in found if path.suffix.lower() in Image.registered_extensions()]
+            found = files_below(folder / name)
+            pictures = list(filter(is_picture, found))
             if not pictures and split == "train":
                 raise ValueError(f"{folder / name} holds no pictures; remove it or fill it")
             others += len(found) - len(pictures)

@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from datamodules.jpeg import Encoding, decode, encode
 from datamodules.lock import one_at_a_time
+from datamodules.picture_files import files_below, fit, loaded
 from datamodules.shards import (
     FORMAT_VERSION,
     MANIFEST,
@@ -144,36 +145,9 @@ def pack(
     return manifest
 
 
-def fit(image: Image.Image, size: int | None) -> np.ndarray:
-    """RGB picture ``(size, size, 3)``: upright, shorter side scaled to ``size`` (antialiased bicubic), centre kept.
-
-    Without a size it stays as large as it is: ``(H, W, 3)``.
-    """
-    image = upright(image)
-    if size is None or image.size == (size, size):
-        return np.asarray(image)
-    return np.asarray(ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC))
-
-
-def upright(image: Image.Image) -> Image.Image:
-    """The picture as its EXIF data turn it, in 8-bit RGB.
-
-    Of 16 bits these are the upper eight, where Pillow would cut off all above 255.
-    """
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "F":
-        raise ValueError("its values are floating-point numbers; save it with 8 or 16 bits")
-    if image.mode.startswith("I"):
-        values = np.asarray(image)
-        if values.min() < 0 or values.max() > 65535:
-            raise ValueError("its values have more than 16 bits; save it with 8 or 16 bits")
-        image = Image.fromarray((values >> 8 if values.max() > 255 else values).astype(np.uint8))
-    return image.convert("RGB")
-
-
 def fingerprint(raw: Path) -> str:
-    """SHA-256 of the names and sizes of all files below a folder: cheap, and different for other raw files."""
-    files = sorted((path.relative_to(raw).as_posix(), path.stat().st_size) for path in raw.rglob("*") if path.is_file())
+    """SHA-256 of the names and sizes of all visible files below a folder: cheap, and different for other raw files."""
+    files = sorted((path.relative_to(raw).as_posix(), path.stat().st_size) for path in files_below(raw))
     return hashlib.sha256(repr(files).encode()).hexdigest()
 
 
@@ -334,13 +308,13 @@ def _read(
         if isinstance(source, np.ndarray):
             return _Picture(rows(Image.fromarray(source), label), hashlib.sha256(source).digest())
         try:
-            with source.open("rb") as file, Image.open(file) as image:
-                cut = rows(image, label)
+            with source.open("rb") as file:
+                cut = rows(loaded(file), label)
                 file.seek(0)
                 return _Picture(cut, hashlib.file_digest(file, "sha256").digest())
         except FileNotFoundError:
             return ValueError(f"the picture {source} is missing; complete the raw files and run again")
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except (OSError, ValueError) as error:
             reason = str(error).replace(str(source), "").strip()
             return ValueError(
                 f"the picture {source} cannot be read ({reason}); replace or remove it, or leave out all that cannot "

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from PIL import Image
 
-from datamodules.pack import upright
+from datamodules.picture_files import rgb
 
 Colour = Literal["rgb", "luminance"]
 
@@ -38,7 +38,7 @@ class PairWindows:
 
     def __call__(self, image: Image.Image, label: int, size: int) -> np.ndarray:
         """See ``pack.Windows``."""
-        image = upright(image)
+        image = rgb(image)
         original = cropped(image if self.colour == "rgb" else image.convert("L"), self.factor)  # L is the Y of BT.601
         if min(original.size) < size:
             raise ValueError(f"it has {image.width}x{image.height} pixels, less than a window of {size}x{size}")

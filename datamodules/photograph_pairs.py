@@ -14,6 +14,7 @@ from datamodules.base import ImageDataModule, classes_of_files
 from datamodules.loader import Batch
 from datamodules.pack import Samples
 from datamodules.pair_windows import CHANNELS, STRIDE, Colour, PairWindows
+from datamodules.picture_files import files_below, is_picture
 from datamodules.shards import ShardDataset
 
 FACTORS = (2, 3, 4)
@@ -130,12 +131,7 @@ class PhotographPairs(ImageDataModule):
 
     def read_classes(self, raw: Path) -> list[str]:
         """The photographs that are large enough, in the order of their names."""
-        suffixes = Image.registered_extensions()
-        found = sorted(
-            path
-            for path in raw.rglob("*")
-            if path.suffix.lower() in suffixes and path.is_file() and not _hidden(path.relative_to(raw))
-        )
+        found = list(filter(is_picture, files_below(raw)))
         if not found:
             raise ValueError(
                 f"{raw} holds no photographs; --data.source names a folder with pictures in it or below it"
@@ -186,14 +182,10 @@ class PhotographPairs(ImageDataModule):
         try:
             with Image.open(path) as image:
                 return min(image.size) // self.upscale_factor * self.upscale_factor >= WINDOW
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        except Exception:  # see ``picture_files.loaded``
             return True
 
 
 def labels_of(rows: ShardDataset) -> np.ndarray:
     """Labels int64 ``(N,)`` of all rows."""
     return rows.gather(np.arange(len(rows)))[1]
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

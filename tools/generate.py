@@ -27,7 +27,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.montage import montage
-from datamodules.pack import fit
+from datamodules.picture_files import fit
 from lightning_modules import DCGAN
 from lightning_modules.saved import saved_network
 from pictures import data_of

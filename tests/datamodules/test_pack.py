@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.pack import Samples, fit, pack
+from datamodules.pack import Samples, pack
+from datamodules.picture_files import fit
 from datamodules.shards import Manifest, ShardDataset, verify
 
 CLASSES = ["a", "b", "c"]
@@ -81,23 +82,6 @@ def test_files_are_decoded_and_fitted(tmp_path: Path) -> None:
     for image, path in zip(images.numpy(), paths, strict=True):
         np.testing.assert_array_equal(image, fit(Image.open(path), 8))
     assert labels.tolist() == [0, 1, 2, 0]
-
-
-def test_fit_keeps_the_centre_of_the_longer_side() -> None:
-    wide = np.zeros((10, 30, 3), np.uint8)
-    wide[:, 10:20] = 200
-    np.testing.assert_array_equal(fit(Image.fromarray(wide), 10), np.full((10, 10, 3), 200))
-    np.testing.assert_array_equal(fit(Image.fromarray(wide.transpose(1, 0, 2)), 10), np.full((10, 10, 3), 200))
-
-
-def test_fit_obeys_the_camera_s_orientation() -> None:
-    upright = np.zeros((12, 12, 3), np.uint8)
-    upright[:6] = 255
-    rotated = Image.fromarray(np.rot90(upright).copy())
-    exif = rotated.getexif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise for display
-    rotated.info["exif"] = exif.tobytes()
-    np.testing.assert_array_equal(fit(rotated, 12), upright)
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "text", "missing"])
