@@ -1,8 +1,8 @@
 """Neural style transfer: the content of one picture in the style of another, by L-BFGS on the picture.
 
 Gatys, Ecker and Bethge, A Neural Algorithm of Artistic Style, arXiv 1508.06576; total variation and the scale of Gram
-matrices as in Chollet's Keras example of it, the default weights as in Rosebrock, Deep Learning for Computer Vision with
-Python.
+matrices as in Chollet's Keras example of it, the default weights and iterations as in Rosebrock, Deep Learning for
+Computer Vision with Python.
 """
 
 from collections.abc import Iterator
