@@ -15,13 +15,14 @@ import yaml
 import cli
 from callbacks.prediction_store import OF_VALIDATION
 from callbacks.provenance import differences
-from callbacks.run_folder import config_of
+from callbacks.run_folder import LAST, config_of
 from lightning_modules import Classifier
 from main import own_flags
 from run_record import METRICS
 
 PROJECT = Path(__file__).parent
 NO_MATTER = ("logger", "data.init_args.root", "data.init_args.num_workers", "trainer.enable_progress_bar")
+HOW_LONG = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")  # may differ until a run is finished
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 Then = Literal["test", "validate"]
@@ -99,7 +100,7 @@ def finished_run(
 
     Raises:
         subprocess.CalledProcessError: the run failed.
-        ValueError: the experiment trains no classifier, or the run is finished, with other settings.
+        ValueError: the experiment trains no classifier, or the run was begun with other settings.
         argparse.ArgumentError: there is no such flag.
         Hopeless: it was stopped.
     """
@@ -108,8 +109,9 @@ def finished_run(
         raise ValueError(f"{config} trains no classifier, and nothing else has an accuracy to compare")
     run = Path("runs") / config.stem / name
     proof = run / (METRICS if then == "test" else OF_VALIDATION)
+    if (run / LAST).exists():
+        require_same_settings(run, settings, NO_MATTER if proof.exists() else (*NO_MATTER, *HOW_LONG))
     if proof.exists():
-        require_same_settings(run, settings)
         return run
     start = ["--config", str(config), "--name", name, "--resume", "auto"]
     run_main(["fit", *start, "--then", then, *flags], held, hopeless)
@@ -118,16 +120,19 @@ def finished_run(
     return run
 
 
-def require_same_settings(run: Path, settings: dict[str, Any]) -> None:
+def require_same_settings(run: Path, settings: dict[str, Any], no_matter: Sequence[str]) -> None:
     """Refuse a run whose figures are of other settings than those asked for now, by flags or in the experiment's file.
+
+    Args:
+        no_matter: settings that may differ.
 
     Raises:
         ValueError: says which.
     """
     trained = yaml.safe_load(config_of(run).read_text(encoding="utf-8"))
     for name, was, now in differences(trained, settings):
-        if name not in NO_MATTER:
-            raise ValueError(f"{run} is finished, and its {name} is {was}, not {now}; choose another --name")
+        if name not in no_matter:
+            raise ValueError(f"{run} was begun with {name} {was}, not {now}; choose another --name")
 
 
 def run_main(arguments: Sequence[str], held: Sequence[int] = (), hopeless: Callable[[], bool] | None = None) -> None:

@@ -85,7 +85,7 @@ def test_given_again_it_trains_nothing(folder: Path, commands: list[Sequence[str
     assert call(folder, "--experiment", "quickstart_digits", *flags) == ""
     assert commands == []
     refused = call(folder, "--experiment", "quickstart_digits", *flags, "--model.weight_decay", "0")
-    assert "short-seed2 is finished, and its model.init_args.weight_decay is 0.0005, not 0.0;" in refused
+    assert "short-seed2 was begun with model.init_args.weight_decay 0.0005, not 0.0;" in refused
 
 
 def test_an_interrupted_run_is_finished(folder: Path, shards: Path) -> None:

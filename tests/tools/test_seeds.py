@@ -54,14 +54,18 @@ def test_seeds_are_trained_once_and_tested_later(run: Callable, tmp_path: Path) 
     edited = tmp_path / "quickstart_digits.yaml"
     edited.write_text((PROJECT / "experiments/quickstart_digits.yaml").read_text().replace("lr: 0.05", "lr: 0.3"))
     for words, *flags in (
-        ("its data.init_args.batch_size is 64, not 32", "--data.batch_size", "32"),
-        ("optimizer.init_args.lr is 0.05, not 0.5", "--lr", "0.5"),
-        ("optimizer.init_args.lr is 0.05, not 0.3", "--config", edited),
+        ("data.init_args.batch_size 64, not 32", "--data.batch_size", "32"),
+        ("optimizer.init_args.lr 0.05, not 0.5", "--lr", "0.5"),
+        ("optimizer.init_args.lr 0.05, not 0.3", "--config", edited),
     ):
         refused, commands = run("--seeds", "1", "4", "--name", "x", *flags)
-        assert "x-seed1 is finished, and its" in refused
+        assert "x-seed1 was begun with" in refused
         assert words in refused
         assert commands == []
+
+    refused, commands = run("--seeds", "1", "--name", "x", "--test", "--lr", "0.5")  # it was not tested yet
+    assert "lr 0.05, not 0.5" in refused
+    assert commands == []
 
     os.remove(runs / "x-seed2/report/val_probabilities.h5")  # as if it had been interrupted after its last epoch
     trained = (runs / "x-seed2/checkpoints/last.ckpt").stat().st_mtime_ns
