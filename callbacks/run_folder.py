@@ -8,33 +8,40 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import yaml
 from filelock import FileLock, Timeout
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.panels import log_config
-from callbacks.provenance import SESSIONS
+from callbacks.provenance import SESSIONS, differences
 from callbacks.whole_file import whole_file
 
 CONFIG = "config.yaml"
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 PREVIOUS = "checkpoints/previous.ckpt"
+SNAPSHOT = "snapshot-"  # beginning of the names of checkpoints that a run does not go on from
 LOCK = ".lock"
+DECIDE = (  # what a report is of, besides the network
+    *("data.class_path", "trainer.limit_test_batches", "trainer.limit_predict_batches"),
+    *(f"data.init_args.{name}" for name in ("views", "image_size", "normalization", "test_fraction", "split_seed")),
+)
 PATIENCE = 10.0  # seconds, in which the loader processes of a run that was killed end, too
 
 
 class RunFolder(Callback):
     """Writes the resolved configuration and the log of a run, and gives the configuration to checkpoints and loggers.
 
-    The folder is ``trainer.default_root_dir``; it is made only once the data are there, so that a run which cannot
-    start leaves nothing behind. While a training writes there, no other can: neither one that continues the run before
-    it has ended, nor one of the same name, nor one begun without a name in the same second.
+    The folder is ``trainer.default_root_dir``; it is made only once the data are there. A training writes its
+    configuration when the first step is about to begin: one that cannot begin leaves a log and no run, and one that
+    cannot go on leaves the run as it was. While it writes there, no other can: neither one that continues the run
+    before it has ended, nor one of the same name, nor one begun without a name in the same second.
 
     Args:
         config: the resolved configuration as YAML text.
         command: the command line, for the log.
 
     Raises:
-        FileExistsError: another process trains in the folder.
+        FileExistsError: another process trains in the folder, or a test would replace the report of another one.
     """
 
     def __init__(self, config: str, command: str) -> None:
@@ -51,19 +58,26 @@ class RunFolder(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         if stage == "fit":
             self._lock = locked(folder)
-        if stage == "fit" or not (folder / LAST).exists():
-            with whole_file(folder / CONFIG) as partial:
-                partial.write_text(self.config, encoding="utf-8")
+        elif (folder / LAST).exists():
+            self._require_same_evaluation(folder)
+        else:
+            self._write_config(folder)
         log_to(folder / "log.txt")
         logging.getLogger("litvision").debug("%s", self.command)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the folder's configuration."""
-        self._log_config(trainer)
+        """Log the configuration."""
+        self._log_config(trainer, self.config)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write it: checkpoint, optimizer and the experiment's own callbacks have found nothing to refuse."""
+        if trainer.is_global_zero:
+            self._write_config(Path(trainer.default_root_dir))
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log it again: this may be another folder."""
-        self._log_config(trainer)
+        """Log that of the folder: this may be another one."""
+        if trainer.is_global_zero:
+            self._log_config(trainer, config_of(Path(trainer.default_root_dir)).read_text(encoding="utf-8"))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Let others train there."""
@@ -79,9 +93,24 @@ class RunFolder(Callback):
         if hasattr(trainer.datamodule, "preprocessing"):
             checkpoint["preprocessing"] = trainer.datamodule.preprocessing
 
-    def _log_config(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero and trainer.loggers:
-            config = config_of(Path(trainer.default_root_dir)).read_text(encoding="utf-8")
+    def _require_same_evaluation(self, folder: Path) -> None:
+        """A report says nothing of its settings: they are those of the run."""
+        trained, asked = (
+            yaml.safe_load(text) or {} for text in (config_of(folder).read_text(encoding="utf-8"), self.config)
+        )
+        for name, was, now in differences(trained, asked):
+            if name in DECIDE:
+                raise FileExistsError(
+                    f"the report in {folder} is of the run's own settings, where {name} is {was}, not {now}; choose a "
+                    "--name for another"
+                )
+
+    def _write_config(self, folder: Path) -> None:
+        with whole_file(folder / CONFIG) as partial:
+            partial.write_text(self.config, encoding="utf-8")
+
+    def _log_config(self, trainer: Trainer, config: str) -> None:
+        if trainer.is_global_zero:
             for dashboard in trainer.loggers:
                 log_config(dashboard, config)
 
@@ -138,8 +167,10 @@ def new_run(experiment: str, name: str | None, fit: bool) -> Path:
         FileExistsError: a training would overwrite what is there.
     """
     folder = Path("runs", experiment, name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
-    if fit and (folder / CONFIG).exists():
-        raise FileExistsError(f"{folder} holds a run already; continue it with --run {folder} or choose another --name")
+    if fit and (folder / LAST).exists():
+        raise FileExistsError(
+            f"{folder} holds a run already; fit --continue {folder} goes on with it, and another --name begins another"
+        )
     return folder
 
 

@@ -215,7 +215,7 @@ def test_what_is_no_run_or_not_yet_tested(capsys: pytest.CaptureFixture[str], mo
 def test_a_run_is_not_overwritten(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     run("fit", "--name", "a", "--trainer.max_epochs", "1")
     before = Path("runs/quickstart_digits/a/checkpoints/last.ckpt").read_bytes()
-    assert "--run" in fails(capsys, monkeypatch, "fit", *DIGITS, "--name", "a")
+    assert "fit --continue runs/quickstart_digits/a" in fails(capsys, monkeypatch, "fit", *DIGITS, "--name", "a")
     assert Path("runs/quickstart_digits/a/checkpoints/last.ckpt").read_bytes() == before
 
 
@@ -249,6 +249,60 @@ def test_damage(
     manifest["recipe"]["split_seed"] = 7
     (packed / "manifest.json").write_text(json.dumps(manifest))
     assert "another recipe (split_seed 7 instead of 42)" in fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, *root)
+
+
+def test_a_training_that_cannot_go_on_leaves_the_run_as_it_was(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("fit", "--name", "a", "--trainer.max_epochs", "1")
+    folder = Path("runs/quickstart_digits/a")
+    config = (folder / "config.yaml").read_text()
+    for flags, words in (
+        (["--model", "lightning_modules.CifarResNet"], "another network"),
+        (["--model.optimizer", "torch.optim.Adam"], "another optimizer than Adam"),
+        (["--model.weight_decay", "0"], "whether there is weight decay cannot change"),
+    ):
+        printed = fails(capsys, monkeypatch, "fit", "--continue", str(folder), "--trainer.max_epochs", "2", *flags)
+        assert words in printed
+        assert (folder / "config.yaml").read_text() == config
+    run("fit", "--run", str(folder), "--trainer.max_epochs", "2")
+    assert len(json.loads((folder / "history.json").read_text())) == 2
+
+
+def test_a_training_that_cannot_begin_is_no_run(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    endless = ["--trainer.callbacks+", "callbacks.CosineDecay", "--trainer.max_epochs", "-1"]
+    assert "max_epochs" in fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, "--name", "a", *endless)
+    run("fit", "--name", "a", "--trainer.max_epochs", "1")
+    assert "fit --continue runs/quickstart_digits/a goes on with it" in fails(
+        capsys, monkeypatch, "fit", *DIGITS, *TINY, "--name", "a"
+    )
+
+
+def test_a_test_of_another_kind_does_not_replace_the_report(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("fit", "--name", "a", "--trainer.max_epochs", "1", "--then", "test")
+    folder = Path("runs/quickstart_digits/a")
+    metrics = (folder / "report/metrics.json").read_text()
+    for flags, words in (
+        (["--data.views", "flip"], "where data.init_args.views is one, not flip; choose a --name for another"),
+        (["--trainer.limit_test_batches", "1"], "trainer.limit_test_batches is None, not 1"),
+    ):
+        assert words in fails(capsys, monkeypatch, "test", "--run", str(folder), *TINY, *flags)
+        assert (folder / "report/metrics.json").read_text() == metrics
+        run("test", "--run", str(folder), "--name", flags[0][-5:], *flags)
+    run("test", "--run", str(folder), "--data.batch_size", "50")  # which changes nothing
+    assert json.loads((folder / "report/metrics.json").read_text())["test/top1"] == json.loads(metrics)["test/top1"]
+
+
+def test_one_callback_alone_need_not_be_a_list(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run("fit", "--name", "a", "--trainer.max_epochs", "1", "--trainer.callbacks", "callbacks.EMA")
+    assert "weights_in_training" in torch.load("runs/quickstart_digits/a/checkpoints/last.ckpt", weights_only=True)
+    assert "optimizer" in fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, "--optimizer", "SGD")
 
 
 def test_a_broken_picture_is_named_by_the_command(
