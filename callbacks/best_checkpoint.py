@@ -12,7 +12,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     It is written after metrics and history. Where the test split validates (``validate_on_test`` of the datamodule),
     nothing may be chosen by it: then the best checkpoint is the last one, as it is of a network that has nothing to
-    choose by.
+    choose by, and of a training that ends before its first validation.
 
     Lightning keeps absolute paths in its checkpoints, and forgets the best score once the folder was moved. Only the
     score is kept here: the path follows from the folder.
@@ -33,21 +33,34 @@ class BestCheckpoint(ModelCheckpoint):
         self.dirpath = os.path.join(os.path.abspath(trainer.default_root_dir), "checkpoints")
         super().setup(trainer, pl_module, stage)
 
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Go on from a score of the checkpoint; a new folder, which has no best network yet, begins anew."""
+        super().on_train_start(trainer, pl_module)
+        if not trainer.strategy.broadcast(os.path.exists(self._path)):
+            self.best_model_score = None
+        if self.best_model_score is not None:
+            self.kth_value = self.best_model_score
+            self.best_model_path = self.kth_best_model_path = self._path
+            self.best_k_models = {self._path: self.best_model_score}
+
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Nothing is due within an epoch; to find that out, Lightning needs a tenth of a millisecond a step."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the last network, if there was no validation to choose by."""
+        if not trainer.strategy.broadcast(os.path.exists(self._path)):
+            trainer.save_checkpoint(self._path, weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:
         """The best score so far."""
         return {"best_model_score": self.best_model_score}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a score, wherever the folder lies now."""
-        score = state_dict["best_model_score"]
-        if score is None:
-            return
-        path = os.path.join(str(self.dirpath), self.filename + self.FILE_EXTENSION)
-        self.best_model_score = self.kth_value = score
-        self.best_model_path = self.kth_best_model_path = path
-        self.best_k_models = {path: score}
+        """Remember a score, wherever the folder lies now."""
+        self.best_model_score = state_dict["best_model_score"]
+
+    @property
+    def _path(self) -> str:
+        return os.path.join(str(self.dirpath), self.filename + self.FILE_EXTENSION)

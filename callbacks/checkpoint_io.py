@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 
-from callbacks.run_folder import LAST
+from callbacks.run_folder import LAST, SNAPSHOT
 from callbacks.whole_file import whole_file
 from tensor_file import read_tensors
 
@@ -37,17 +37,22 @@ class WholeCheckpointIO(TorchCheckpointIO):
 
 
 def newest_whole(run: Path, none_is_fine: bool = False) -> Path | None:
-    """The newest checkpoint of a run that can be read; damaged ones are named and passed over.
+    """The newest checkpoint that a run can go on from and that can be read; damaged ones are named and passed over.
 
     Raises:
         FileNotFoundError: there is none, and that is not fine.
     """
     steps: dict[Path, int] = {}
     for path in sorted((run / LAST).parent.glob("*.ckpt"), key=lambda path: path != run / LAST):
+        if path.name.startswith(SNAPSHOT):  # of the last step of an epoch, which was not validated yet
+            continue
         try:
             steps[path] = read_tensors(path, "passed over").get("global_step", -1)
         except ValueError as error:
             logger.warning("warning: %s", error)
     if not steps and not none_is_fine:
-        raise FileNotFoundError(f"{run} has no checkpoint: the run did not finish an epoch, or it was deleted")
+        raise FileNotFoundError(
+            f"{run} has no checkpoint: the run did not finish an epoch, or it was deleted; the command that began it "
+            "begins anew with --resume auto"
+        )
     return max(steps, key=lambda path: steps[path], default=None)

@@ -34,7 +34,8 @@ class LastCheckpoint(Checkpoint):
     epoch, and ends where an uninterrupted one does.
 
     ctrl + c, SIGTERM and SIGUSR1 (which SLURM sends where ``--signal=USR1@90`` asks for it) pause the run: the step
-    ends, in validation the epoch, and a checkpoint is written. The second ctrl + c stops at once.
+    ends, in validation the epoch, and a checkpoint is written. The second ctrl + c stops at once. A training that ends
+    within an epoch, as its ``max_time`` is over, goes on there, too, if it is continued.
 
     Args:
         every_epochs: epochs from one checkpoint to the next; the last epoch always has one.
@@ -54,9 +55,11 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and listen to signals; Lightning gives them back to their owners after the run."""
+        _begin_next_epoch(trainer)
         self._saved = time.monotonic()
         self._chances = 0
         self._signalled = False
+        self._stopped = False  # within an epoch
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._note)
@@ -66,6 +69,10 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save within the epoch if it is time."""
         if not _between_steps(trainer, batch_idx):
+            return
+        if trainer.should_stop:
+            self._save(trainer)
+            self._stopped = True
             return
         self._chances += 1
         if trainer.world_size > 1 and self._chances % CHANCES:
@@ -78,6 +85,8 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the finished epoch."""
+        if self._stopped:
+            return
         ends = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
         wish = self._wish(trainer)
         if ends or trainer.should_stop or wish != GO_ON or (trainer.current_epoch + 1) % self.every_epochs == 0:
@@ -107,6 +116,19 @@ class LastCheckpoint(Checkpoint):
         """Remember a signal until the step is over, and let the next ctrl + c through."""
         self._signalled = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _begin_next_epoch(trainer: Trainer) -> None:
+    """Let a run that goes on from the end of an epoch begin the next one.
+
+    With ``max_steps``, Lightning would take that epoch for an unfinished one and end it once more, without a batch.
+    """
+    loop = trainer.fit_loop
+    epochs = loop.epoch_progress.current
+    if loop.restarting and epochs.ready == epochs.started == epochs.processed:
+        epochs.completed = epochs.processed
+        loop._restarting = loop.epoch_loop._restarting = False  # the public setters have the last word with max_steps
+        loop.reset_restart_stage()
 
 
 def _between_steps(trainer: Trainer, batch_idx: int) -> bool:

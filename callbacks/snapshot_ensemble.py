@@ -6,6 +6,7 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 
+from callbacks.run_folder import SNAPSHOT
 from callbacks.schedule import Schedule
 
 
@@ -53,5 +54,5 @@ class SnapshotEnsemble(Schedule):
         """Keep the network where a cycle ends; of batches that accumulate gradients, only the last made a step."""
         cycle = self._ends.pop(trainer.global_step, None)
         if cycle is not None:
-            path = Path(trainer.default_root_dir) / f"checkpoints/snapshot-{cycle}.ckpt"
+            path = Path(trainer.default_root_dir) / f"checkpoints/{SNAPSHOT}{cycle}.ckpt"
             trainer.save_checkpoint(path, weights_only=False)

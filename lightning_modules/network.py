@@ -1,5 +1,6 @@
 """What every LightningModule of this project shares, whatever it is trained for: how it goes on from a checkpoint."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -19,10 +20,10 @@ class Network(LightningModule):
     monitor: str | None = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another network before any is loaded.
+        """Refuse the weights of another network, and the state of another optimizer, before any is loaded.
 
         Raises:
-            ValueError: names the first weights that differ.
+            ValueError: names the first weights that differ, or the settings of the other optimizer.
         """
         if "state_dict" not in checkpoint:  # a strategy that shards weights has loaded them, and compared names
             return
@@ -35,6 +36,8 @@ class Network(LightningModule):
                 f"the checkpoint holds another network than this {type(self).__name__}: {len(differing)} tensors "
                 f"differ, {name} is {found.get(name, 'missing')} there and {expected.get(name, 'missing')} here"
             )
+        if self._trainer is not None and self.trainer.training:
+            self._refuse_other_optimizers(checkpoint.get("optimizer_states", []))
 
     def on_train_start(self) -> None:
         """Give a continued run the optimizer settings it is configured with, not those that its checkpoint holds."""
@@ -43,6 +46,21 @@ class Network(LightningModule):
         for optimizer, fresh in zip(optimizers, self.configured_optimizers(), strict=True):
             for group, configured in zip(optimizer.param_groups, fresh.param_groups, strict=True):
                 group.update({name: value for name, value in configured.items() if name != "params"})
+
+    def _refuse_other_optimizers(self, states: Sequence[dict[str, Any]]) -> None:
+        for state, fresh in zip(states, self.configured_optimizers(), strict=False):
+            then, now = state["param_groups"], fresh.param_groups
+            if len(then) != len(now):
+                raise ValueError(
+                    f"the checkpoint's optimizer has {len(then)} groups of weights and this one {len(now)}: whether "
+                    "there is weight decay cannot change within a run; begin another"
+                )
+            lost, new = then[0].keys() - now[0].keys() - {"initial_lr"}, now[0].keys() - then[0].keys()
+            if lost and new:  # one of both alone is another version of the same
+                raise ValueError(
+                    f"the checkpoint holds the state of another optimizer than {type(fresh).__name__}, with "
+                    f"{', '.join(sorted(lost))}; go on with that one, or begin another run"
+                )
 
     def configured_optimizers(self) -> list[torch.optim.Optimizer]:
         """New ones, as many as there are."""

@@ -10,7 +10,8 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import nn
 
-from callbacks import WholeCheckpointIO, with_those_of_every_run
+from callbacks import SnapshotEnsemble, WholeCheckpointIO, with_those_of_every_run
+from callbacks.checkpoint_io import newest_whole
 from datamodules import BatchAugment, Digits
 from lightning_modules import Classifier
 
@@ -50,11 +51,28 @@ class Watch(Callback):
         self.seen[trainer.global_step] = batch[0].double().sum().item()
 
 
-def fit(folder: Path, shards: Path, *callbacks: Callback, ckpt_path: str | None = None, **arguments: object) -> Trainer:
+class End(Callback):
+    """Ends the training after some step, as a limit of its time does."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+        trainer.should_stop = trainer.global_step >= self.step
+
+
+def fit(
+    folder: Path,
+    shards: Path,
+    *callbacks: Callback,
+    ckpt_path: str | None = None,
+    limits: dict[str, float] | None = None,
+    **arguments: object,
+) -> Trainer:
     seed_everything(3, verbose=False)
     data = Digits(root=str(shards), batch_size=128, **arguments)
     trainer = Trainer(
-        max_epochs=3,
+        **({"max_epochs": 3} | (limits or {})),
         accelerator="cpu",
         default_root_dir=folder,
         logger=False,
@@ -85,3 +103,87 @@ def test_weights_batches_and_history_are_the_same(tmp_path: Path, shards: Path, 
     if stop == STEPS:  # after its last step an epoch is over for Lightning, which does not validate it any more
         del histories[0][0]
     assert histories[0] == histories[1]
+
+
+def test_with_max_steps_the_next_epoch_follows_the_finished_one(tmp_path: Path, shards: Path) -> None:
+    limits = {"max_epochs": 4, "max_steps": 3 * STEPS + 2}
+    whole, rest = Watch(), Watch()
+    expected = fit(tmp_path / "whole", shards, whole, limits=limits)
+    fit(tmp_path / "parts", shards, Stop(STEPS + 3), limits=limits)
+    last = str(tmp_path / "parts/checkpoints/last.ckpt")  # of the end of the first epoch
+    found = fit(tmp_path / "parts", shards, rest, ckpt_path=last, limits=limits)
+    assert list(rest.seen) == list(range(STEPS, 3 * STEPS + 2))
+    assert rest.seen.items() <= whole.seen.items()
+    for name, weights in expected.lightning_module.state_dict().items():
+        assert torch.equal(weights, found.lightning_module.state_dict()[name]), name
+    whole, parts = (json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def test_a_training_whose_time_is_over_goes_on_within_the_epoch(tmp_path: Path, shards: Path) -> None:
+    whole, first, rest = Watch(), Watch(), Watch()
+    expected = fit(tmp_path / "whole", shards, whole)
+    fit(tmp_path / "parts", shards, first, End(STEPS + 3))
+    assert len(first.seen) == STEPS + 3
+    found = fit(tmp_path / "parts", shards, rest, ckpt_path=str(tmp_path / "parts/checkpoints/last.ckpt"))
+    assert first.seen | rest.seen == whole.seen
+    for name, weights in expected.lightning_module.state_dict().items():
+        assert torch.equal(weights, found.lightning_module.state_dict()[name]), name
+    histories = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "parts")]
+    assert histories[0] == histories[1]
+
+
+@pytest.mark.parametrize("limits", [{"limit_val_batches": 0, "max_epochs": 1}, {"max_steps": 4}, {"fast_dev_run": 2}])
+def test_without_a_validation_the_last_network_is_tested(
+    tmp_path: Path, shards: Path, limits: dict[str, float]
+) -> None:
+    trainer = fit(tmp_path, shards, limits=limits)
+    best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
+    assert best["global_step"] == trainer.global_step > 0
+
+
+def test_a_new_folder_gets_a_best_checkpoint_of_its_own(tmp_path: Path, shards: Path) -> None:
+    fit(tmp_path / "one", shards, limits={"max_epochs": 2})
+    checkpoint = tmp_path / "one/checkpoints/last.ckpt"
+    content = torch.load(checkpoint, weights_only=True)
+    (state,) = (state for name, state in content["callbacks"].items() if name.startswith("BestCheckpoint"))
+    state["best_model_score"] = torch.tensor(1.0)  # which no later epoch can beat
+    torch.save(content, checkpoint)
+    fit(tmp_path / "other", shards, ckpt_path=str(checkpoint))
+    assert torch.load(tmp_path / "other/checkpoints/best.ckpt", weights_only=True)["epoch"] == 2
+    fit(tmp_path / "one", shards, ckpt_path=str(checkpoint))
+    assert torch.load(tmp_path / "one/checkpoints/best.ckpt", weights_only=True)["epoch"] < 2
+
+
+def test_a_run_does_not_go_on_from_a_snapshot(tmp_path: Path, shards: Path) -> None:
+    """It is of the last step of an epoch, before its validation."""
+
+    class Killed(Callback):
+        def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            if trainer.global_step == 2 * STEPS:
+                raise KeyboardInterrupt
+
+    fit(tmp_path / "whole", shards, SnapshotEnsemble(cycles=3))
+    fit(tmp_path / "parts", shards, SnapshotEnsemble(cycles=3), Killed())
+    assert (tmp_path / "parts/checkpoints/snapshot-2.ckpt").exists()
+    newest = newest_whole(tmp_path / "parts")
+    assert newest == tmp_path / "parts/checkpoints/last.ckpt"
+    fit(tmp_path / "parts", shards, SnapshotEnsemble(cycles=3), ckpt_path=str(newest))
+    histories = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "parts")]
+    assert histories[0] == histories[1]
+
+
+def test_the_state_of_another_optimizer_is_refused(tmp_path: Path, shards: Path) -> None:
+    fit(tmp_path, shards, limits={"max_epochs": 1})
+    checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    data = Digits(root=str(shards), batch_size=128)
+    for build, words in (
+        (torch.optim.Adam, "another optimizer than Adam, with dampening, momentum, nesterov"),
+        (lambda groups: torch.optim.SGD([{"params": g} for g in groups], lr=0.1), "1 groups of weights and this one 4"),
+    ):
+        network = Small(data.default_image_size)
+        network.configure_optimizers = lambda build=build, network=network: build(list(network.parameters())[:4])
+        trainer = Trainer(accelerator="cpu", max_epochs=2, default_root_dir=tmp_path / "other", logger=False)
+        torch.save(checkpoint, tmp_path / "last.ckpt")
+        with pytest.raises(ValueError, match=words):
+            trainer.fit(network, datamodule=data, ckpt_path=str(tmp_path / "last.ckpt"))
