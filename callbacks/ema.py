@@ -29,11 +29,17 @@ class EMA(Callback):
         self.averages: list[Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Refuse a strategy that leaves each process with a part of the weights.
+        """Refuse what averages cannot be had of.
 
         Raises:
-            ValueError: it does.
+            ValueError: the strategy leaves each process with a part of the weights, or these have 16 bits, in which a
+                thousandth of a difference is rounded away.
         """
+        if trainer.precision in ("bf16-true", "16-true"):
+            raise ValueError(
+                f"EMA cannot average weights in {trainer.precision}, where its small steps are rounded away; take "
+                f"--trainer.precision {trainer.precision.removesuffix('-true')}-mixed, or leave out callbacks.EMA"
+            )
         if isinstance(trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
             raise ValueError(
                 "EMA averages whole weights, of which each process has but a part with this strategy; take ddp, or "

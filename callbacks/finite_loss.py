@@ -7,10 +7,14 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 BATCHES = 16
+REMEDY = (
+    "the checkpoints are those of earlier steps. Lower the learning rate, or clip gradients "
+    "(--trainer.gradient_clip_val 1)"
+)
 
 
 class FiniteLoss(Callback):
-    """Stops training when the loss is infinite or not a number, before the last good checkpoint is replaced.
+    """Stops training when the loss, or a weight, is infinite or no number, before the last good checkpoint is replaced.
 
     Losses are looked at some batches later, when a GPU has them anyway, and at the end of an epoch: no step waits.
 
@@ -37,9 +41,18 @@ class FiniteLoss(Callback):
         self._look_at_all(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Look at the rest, so that no checkpoint is replaced by one of no use."""
-        if trainer.training:
-            self._look_at_all(trainer)
+        """Look at the rest, and at the weights, of whose last step no loss tells yet.
+
+        No checkpoint is replaced by one of no use.
+        """
+        if not trainer.training:
+            return
+        self._look_at_all(trainer)
+        if not all(weights.isfinite().all() for weights in pl_module.parameters()):
+            raise ValueError(
+                f"weights are no longer finite after step {trainer.global_step}, in epoch "
+                f"{trainer.current_epoch + 1}; {REMEDY}"
+            )
 
     def _look_at_all(self, trainer: Trainer) -> None:
         self._look(trainer)
@@ -55,8 +68,7 @@ class FiniteLoss(Callback):
         step = self._copied.last - len(losses) + 1 + first
         raise ValueError(
             f"the loss is {losses[first].item()} in epoch {trainer.current_epoch + 1}, step {step + 1} of "
-            f"{trainer.num_training_batches}; the checkpoints are those of earlier steps. Lower the learning rate, or "
-            "clip gradients (--trainer.gradient_clip_val 1)"
+            f"{trainer.num_training_batches}; {REMEDY}"
         )
 
 

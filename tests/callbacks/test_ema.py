@@ -143,3 +143,10 @@ def test_parts_of_weights_are_refused() -> None:
     trainer = Trainer(accelerator="cpu", strategy=ModelParallelStrategy(), logger=False, enable_checkpointing=False)
     with pytest.raises(ValueError, match="but a part"):
         EMA().setup(trainer, Small(), "fit")
+
+
+def test_weights_of_sixteen_bits_are_refused() -> None:
+    """A thousandth of a difference between two such numbers is often less than the next one is away."""
+    trainer = Trainer(accelerator="cpu", precision="bf16-true", logger=False, enable_checkpointing=False)
+    with pytest.raises(ValueError, match="take --trainer.precision bf16-mixed"):
+        EMA().setup(trainer, Small(), "fit")

@@ -37,23 +37,27 @@ class Watch(Callback):
         self.step = trainer.global_step
 
 
+def trainer_in(folder: Path, *callbacks: Callback) -> Trainer:
+    return Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        default_root_dir=folder,
+        logger=False,
+        use_distributed_sampler=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        plugins=[WholeCheckpointIO()],
+        callbacks=with_those_of_every_run(list(callbacks), "", ""),
+    )
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("step", [0, 15, 16, 36])
 def test_the_step_is_named_and_the_last_good_checkpoint_stays(
     tmp_path: Path, shards: Path, step: int, bad: float
 ) -> None:
     watch = Watch()
-    trainer = Trainer(
-        max_epochs=3,
-        accelerator="cpu",
-        default_root_dir=tmp_path,
-        logger=False,
-        use_distributed_sampler=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        plugins=[WholeCheckpointIO()],
-        callbacks=with_those_of_every_run([watch], "", ""),
-    )
+    trainer = trainer_in(tmp_path, watch)
     data = Digits(root=str(shards), image_size=8, batch_size=32)
     place = f"the loss is {bad} in epoch 2, step {step + 1} of {STEPS};"
     with pytest.raises(ValueError, match=place):
@@ -63,3 +67,19 @@ def test_the_step_is_named_and_the_last_good_checkpoint_stays(
         checkpoint = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert checkpoint["global_step"] == STEPS
         assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())
+
+
+def test_weights_that_the_last_step_has_spoilt_replace_no_checkpoint(tmp_path: Path, shards: Path) -> None:
+    """The loss of that step is finite; its gradient is not."""
+
+    class Spoilt(Breaking):
+        def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+            if self.global_step == 2 * STEPS - 1:
+                self.net[1].bias.grad.fill_(float("inf"))
+
+    words = f"weights are no longer finite after step {2 * STEPS}, in epoch 2; the checkpoints are those of earlier"
+    with pytest.raises(ValueError, match=words):
+        trainer_in(tmp_path).fit(Spoilt(-1, 1.0), datamodule=Digits(root=str(shards), image_size=8, batch_size=32))
+    last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    assert last["global_step"] == STEPS
+    assert all(tensor.isfinite().all() for tensor in last["state_dict"].values())
