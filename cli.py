@@ -36,6 +36,7 @@ class CLI(LightningCLI):
             ImageDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
+            auto_configure_optimizers=False,  # a network's own arguments say all of them
             save_config_callback=None,
             trainer_defaults={"logger": False, "use_distributed_sampler": False},
             seed_everything_default=42,
@@ -55,11 +56,12 @@ class CLI(LightningCLI):
     def instantiate_trainer(self) -> Trainer:
         """A trainer that writes into the run's folder, with the callbacks of every run of such a network."""
         settings = self._get(self.config_init, "trainer")
+        chosen = settings.callbacks or []
         loggers = self._get(self.config_init, "logger") or ("" if settings.logger else None)
         return super().instantiate_trainer(
             default_root_dir=str(self.folder),
             callbacks=with_those_of_every_run(
-                settings.callbacks or [],
+                chosen if isinstance(chosen, list) else [chosen],
                 self.resolved(),
                 self.typed,
                 loggers,

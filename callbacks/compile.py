@@ -27,7 +27,13 @@ class Compile(Callback):
         self._compiled = False
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Compile ``pl_module.net``, once; nothing happens before the first batch."""
+        """Compile ``pl_module.net``, once; nothing happens before the first batch.
+
+        Raises:
+            ValueError: there is none: it is no network of a single part.
+        """
+        if not hasattr(pl_module, "net"):
+            raise ValueError(f"callbacks.Compile takes networks of one part, which {type(pl_module).__name__} is not")
         if not self._compiled:
             pl_module.net.compile(mode=self.mode, dynamic=self.dynamic)
             self._compiled = True

@@ -14,20 +14,33 @@ from torch.func import functional_call
 from lightning_modules.base import Classifier
 from tensor_file import read_tensors
 
+AUXILIARY = {"aux1", "aux2", "AuxLogits"}  # torchvision's names of classifiers within a network
+
 
 def body_of(net: nn.Module) -> nn.Module:
     """The same layers, with the same weights, up to the feature map or vector that the network's head classifies.
 
     Of a chain of layers that is what comes before it is flattened; of another network, all but the last of its direct
-    children, the one with the last linear layer.
+    children, the one with the last linear layer. Classifiers beside it (GoogLeNet's, Inception's) are left out.
+
+    Raises:
+        ValueError: it does not end so.
     """
     if isinstance(net, nn.Sequential):
-        flatten = next(i for i, layer in enumerate(net) if isinstance(layer, nn.Flatten))
+        flatten = next((i for i, layer in enumerate(net) if isinstance(layer, nn.Flatten)), None)
+        if flatten is None:
+            raise ValueError("the backbone never flattens its feature map, so that it has no head to replace")
         return net[:flatten]
     body = copy.copy(net)
     body._modules = dict(net._modules)
-    *_, head = (name for name, child in net.named_children() if any(isinstance(m, nn.Linear) for m in child.modules()))
-    setattr(body, head, nn.Identity())
+    heads = [name for name, child in net.named_children() if any(isinstance(m, nn.Linear) for m in child.modules())]
+    if not heads:
+        raise ValueError(f"{type(net).__name__} has no linear layer, so that it has no head to replace")
+    setattr(body, heads[-1], nn.Identity())
+    if getattr(net, "aux_logits", False):
+        body.aux_logits = False
+        for name in AUXILIARY & body._modules.keys():
+            setattr(body, name, None)
     return body
 
 

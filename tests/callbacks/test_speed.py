@@ -9,7 +9,7 @@ from pytorch_lightning import Callback, Trainer, seed_everything
 
 from callbacks import EMA, ChannelsLast, Compile, WholeCheckpointIO, with_those_of_every_run
 from datamodules import Digits
-from lightning_modules import CifarResNet
+from lightning_modules import DCGAN, CifarResNet
 
 
 def fit(folder: Path, shards: Path, *callbacks: Callback) -> tuple[Trainer, float]:
@@ -40,6 +40,11 @@ def test_channels_last(tmp_path: Path, shards: Path) -> None:
     kernels = [weights for weights in trainer.lightning_module.parameters() if weights.ndim == 4]
     assert kernels
     assert all(weights.is_contiguous(memory_format=torch.channels_last) for weights in kernels)
+
+
+def test_a_network_of_two_parts_is_not_compiled() -> None:
+    with pytest.raises(ValueError, match=r"networks of one part, which DCGAN is not"):
+        Compile().setup(Trainer(accelerator="cpu", logger=False), DCGAN(10, 28, 1), "fit")
 
 
 @pytest.mark.slow  # the compiler needs a minute

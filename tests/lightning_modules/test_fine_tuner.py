@@ -38,6 +38,20 @@ def test_torchvision_bodies(architecture: str, values: int) -> None:
         assert sum(p.numel() for p in model.parameters()) == whole - removed + head
 
 
+@pytest.mark.parametrize(("architecture", "size", "values"), [("googlenet", 64, 1024), ("inception_v3", 299, 2048)])
+def test_classifiers_within_a_body_are_left_out(architecture: str, size: int, values: int) -> None:
+    with torch.device("meta"):
+        model = FineTuner(17, size, TorchvisionModel(1000, size, architecture)).train()
+        assert model(torch.empty(2, 3, size, size)).shape == (2, 17)
+    assert model.net.head[1].in_features == values
+    assert not [name for name, _ in model.named_parameters() if "aux" in name.lower()]
+
+
+def test_a_network_without_a_head_to_replace_is_refused() -> None:
+    with pytest.raises(ValueError, match="SqueezeNet has no linear layer, so that it has no head"):
+        FineTuner(17, 64, TorchvisionModel(1000, 64, "squeezenet1_1"))
+
+
 @pytest.mark.parametrize(
     "backbone",
     [MiniVGGNet(5, 16), CifarResNet(5, 16, 8), ResNet(5, 16, [1, 1], [8, 16, 32])],
