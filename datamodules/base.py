@@ -216,6 +216,11 @@ class ImageDataModule(LightningDataModule):
         """Pack the data set if that has not been done, else prove that the shards are what was packed."""
         if not (self.folder / MANIFEST).exists():
             raw = self._raw()
+            if self.raw_folder is not None and self.root.resolve().is_relative_to(raw.resolve()):
+                raise ValueError(
+                    f"the packed set would go to {self.root}, which lies in {raw}, where its pictures come from; "
+                    "choose another --data.root"
+                )
             splits, files = self._splitting.complete(self.read(raw)), self._fingerprint(raw)
             with suppress(FileExistsError):  # another process has packed it meanwhile
                 pack(

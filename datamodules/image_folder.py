@@ -11,13 +11,19 @@ from datamodules.base import ImageDataModule, classes_of_files
 from datamodules.pack import Samples
 from datamodules.picture_files import files_below, is_picture
 
-SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+SPLITS = {
+    **{"train": "train", "training": "train"},
+    **{"val": "val", "valid": "val", "validation": "val"},
+    **{"test": "test", "testing": "test"},
+}
 
 logger = logging.getLogger("litvision")
 
 
 class ImageFolder(ImageDataModule):
     """``source/<class>/*``, or ``source/{train,val,test}/<class>/*``; splits that are missing are held out of train.
+
+    Training, Validation and Testing name the splits as well.
 
     A class's folder may have subfolders. Pictures may have any size and any format that Pillow reads; hidden files and
     those with another suffix are left out.
@@ -48,6 +54,9 @@ class ImageFolder(ImageDataModule):
         classes = sorted(folder.name for folder in subfolders(split_folders(raw)["train"]))
         if not classes:
             raise ValueError(f"{raw} has no subfolders; it needs one for each class, with its pictures")
+        for name in classes:
+            if not is_text(name):
+                raise ValueError(f"the class {name!a} in {raw} is named by bytes that are not UTF-8; rename its folder")
         return classes
 
     def read(self, raw: Path) -> dict[str, Samples]:
@@ -72,12 +81,31 @@ class ImageFolder(ImageDataModule):
         return Samples(files, np.array(labels, np.int64))
 
 
+def is_text(name: str) -> bool:
+    """Whether a file's name is text, and not bytes of another encoding, which Python keeps as lone surrogates."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
 def split_folders(raw: Path) -> dict[str, Path]:
-    """Folder of each split; the whole folder is ``train`` where there are no splits."""
-    folders = subfolders(raw)
-    if not folders or any(folder.name not in SPLITS for folder in folders):
+    """Folder of each split; the whole folder is ``train`` where there are no splits.
+
+    Raises:
+        ValueError: there is no train split, a split has two folders, or there are folders of splits and others.
+    """
+    splits: dict[str, Path] = {}
+    others = []
+    for folder in sorted(subfolders(raw)):
+        split = SPLITS.get(folder.name.lower())
+        if split is None:
+            others.append(folder)
+        elif split in splits:
+            raise ValueError(f"{splits[split]} and {folder} would both be the {split} split; put them into one folder")
+        else:
+            splits[split] = folder
+    if others and len(splits) > 1:
+        raise ValueError(f"{others[0]} lies beside folders of splits, and is none; move it elsewhere")
+    if others or not splits:  # a single class may be called train, too
         return {"train": raw}
-    splits = {SPLITS[folder.name]: folder for folder in folders}
     if "train" not in splits:
         raise ValueError(f"{raw} has the splits {', '.join(sorted(splits))}, but no folder train")
     return splits

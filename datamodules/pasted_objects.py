@@ -42,7 +42,13 @@ class PastedObjects(ImageDataModule):
         }
 
     def read(self, raw: Path) -> dict[str, Samples]:
-        """Windows of pictures that are made anew, always the same ones."""
+        """Windows of pictures that are made anew, always the same ones.
+
+        Raises:
+            ValueError: folds are asked for, which would put windows of one picture on both sides.
+        """
+        if self.folds:
+            raise ValueError(f"{self.name} cannot be divided into folds: windows of one made picture belong together")
         objects = self._splitting.complete(self.objects().read(raw))
         found = {}
         for number, (split, count) in enumerate(SCENES.items()):

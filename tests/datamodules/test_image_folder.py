@@ -1,6 +1,7 @@
 """Any folder of pictures: layouts, formats, and what is no picture."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +45,36 @@ def test_class_folders_are_split(tmp_path: Path) -> None:
     assert sizes(data) == {"train": 40, "val": 5, "test": 15}
     assert data.folder.name.startswith("pets-")
     assert packed(tmp_path / "data", tmp_path / "pets").classes == data.classes  # from the manifest
+
+
+def test_a_class_may_be_called_train(tmp_path: Path) -> None:
+    data = packed(tmp_path / "data", folder_of(tmp_path / "set", ("bus", "car", "train")))
+    assert list(data.classes) == ["bus", "car", "train"]
+
+
+def test_splits_may_be_called_training_and_testing(tmp_path: Path) -> None:
+    for name in ("Training", "Testing"):
+        folder_of(tmp_path / "set" / name)
+    data = packed(tmp_path / "data", tmp_path / "set")
+    assert not {"Training", "Testing"} & set(data.classes)
+    assert set(data.splits) == {"train", "val", "test"}
+
+
+def test_hidden_pictures_are_left_out(tmp_path: Path) -> None:
+    raw = folder_of(tmp_path / "set")
+    expected = sizes(packed(tmp_path / "data", raw))
+    (raw / "a/.ipynb_checkpoints").mkdir()
+    for picture in list((raw / "a").glob("*.png")):
+        (raw / "a/.ipynb_checkpoints" / f"{picture.stem}-checkpoint.png").write_bytes(picture.read_bytes())
+    assert sizes(packed(tmp_path / "data", raw)) == expected  # the set is still that of the folder
+    assert sizes(packed(tmp_path / "other", raw)) == expected
+
+
+def test_packed_sets_do_not_go_among_the_pictures(tmp_path: Path) -> None:
+    raw = folder_of(tmp_path / "set")
+    with pytest.raises(ValueError, match=r"would go to .*set/data, which lies in"):
+        packed(raw / "data", raw)
+    assert not (raw / "data").exists()
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
@@ -103,6 +134,12 @@ def test_pictures_are_upright(tmp_path: Path) -> None:
         (lambda raw: folder_of(raw, ("a",)) and (raw / "empty").mkdir(), "empty holds no pictures"),
         (lambda raw: folder_of(raw / "val"), "no folder train"),
         (lambda raw: (folder_of(raw / "train"), folder_of(raw / "test", ("z",))), "z is a class without training"),
+        (lambda raw: [folder_of(raw / name) for name in ("train", "val", "Validation")], "both be the val split"),
+        (
+            lambda raw: [folder_of(raw / name) for name in ("train", "test", "more")],
+            "more lies beside folders of",
+        ),
+        (lambda raw: folder_of(raw, (os.fsdecode(b"caf\xe9"), "tea")), r"'caf\\udce9' .* is named by bytes"),
         (lambda raw: (folder_of(raw), (raw / "a/0.png").write_bytes(b"text")), "0.png cannot be read.*skip_broken"),
     ],
 )

@@ -134,6 +134,11 @@ def test_pictures_of_cifar10_come_from_their_own_split(few: None, raw: Path, mon
     assert PastedCIFAR10.classes[10] == "background"
 
 
+def test_windows_of_one_picture_are_not_divided_into_folds(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="pasted_digits cannot be divided into folds"):
+        PastedDigits(root=str(tmp_path), folds=5, fold=1).prepare_data()
+
+
 def test_every_class_and_background_in_every_split(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pasted_objects, "SCENES", {"train": 40, "val": 40, "test": 40})
     found = PastedDigits().read(None)
