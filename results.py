@@ -16,7 +16,7 @@ from fit_and_test import is_classifier
 
 PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
 FIGURE = re.compile(r"([\d.]+) % (test|validation) accuracy")
-CHANGED = re.compile(r"--(?!config|then|trainer\.max_epochs|trainer\.limit_)\S+ \S+")
+CHANGED = re.compile(r"--(?!config|then|trainer\.max_epochs|trainer\.limit_train_batches)\S+ \S+")
 FLAGS = re.compile(r"--(\S+)")
 
 Record = dict[str, Any]
