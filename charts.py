@@ -8,6 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 WIDTH, HEIGHT = 460, 300  # of a drawing; the margins hold the labels of the axes
 LEFT, RIGHT, TOP, BOTTOM = 48, 12, 12, 44
+FLAT = 1e-4  # of the greatest value: less between all would show the same six digits on several ticks
 WIDE = 1000  # values whose greatest is so many times the least are drawn logarithmically: a loss that diverged
 
 Points = list[tuple[float, float]]
@@ -42,7 +43,9 @@ def chart(title: str, curves: Sequence[Curve]) -> Chart:
         title += ", logarithmic"
         levels = [10.0**power for power in range(math.floor(math.log10(min(ys))), math.ceil(math.log10(max(ys))) + 1)]
     else:
-        levels = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(min(ys), max(ys)).tolist()
+        greatest = max(map(abs, ys))
+        around = 0.1 * (greatest or 1) if max(ys) - min(ys) <= FLAT * greatest else 0
+        levels = MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]).tick_values(min(ys) - around, max(ys) + around).tolist()
     left, right = min(xs), max(max(xs), min(xs) + 1)
     scale = math.log10 if logarithmic else float
     low, high = scale(levels[0]), scale(levels[-1])

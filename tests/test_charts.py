@@ -26,6 +26,19 @@ def test_a_loss_that_diverged_leaves_the_others_to_be_seen() -> None:
     assert heights[0] - heights[1] == pytest.approx((heights[0] - heights[2]) / 4, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [(1.0, 1.0), (100.0, 100.0), (0.0, 0.0), (-2.5, -2.5), (1e-12, 1e-12), (100.0, 100.0 + 1e-9), (0.999999, 1.0)],
+)
+def test_a_curve_that_does_not_change(values: tuple[float, float]) -> None:
+    drawn = chart("Top-1", [Curve("a", 0, False, list(enumerate(values)))])
+    labels = [label for _, label in drawn.y_ticks]
+    assert len(labels) == len(set(labels)) > 1
+    assert [float(label) for label in labels] == sorted(map(float, labels))
+    assert float(labels[0]) < values[0] < float(labels[-1])
+    assert all(TOP < y < HEIGHT - BOTTOM for _, y in drawn.curves[0].points)
+
+
 def test_a_single_value_and_a_curve_without_any() -> None:
     drawn = chart("Loss", [Curve("a", 0, True, [(4, 2.5)]), Curve("b", 0, False, [])])
     assert [curve.label for curve in drawn.curves] == ["a"]
