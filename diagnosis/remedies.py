@@ -47,7 +47,7 @@ class Settings:
     def augment(self) -> dict[str, float]:
         """What ``BatchAugment`` is set to do."""
         arguments = (self.data.get("batch_augment") or {}).get("init_args") or {}
-        return {name: value for name, value in arguments.items() if value and name != "border"}
+        return {name: value for name, value in arguments.items() if isinstance(value, (int, float)) and value}
 
     @property
     def transforms(self) -> list[str]:

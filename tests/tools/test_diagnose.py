@@ -13,7 +13,7 @@ import yaml
 from PIL import Image
 
 import main
-from datamodules import Digits
+from datamodules import BatchAugment, Digits
 from diagnosis.errors import stratified
 from diagnosis.gaps import Gap, Measured, falls, largest, rises
 from diagnosis.transfer import transfer
@@ -116,6 +116,23 @@ def test_what_is_on_is_made_stronger(said: Diagnose, tmp_path: Path) -> None:
     data = {"batch_augment": {"class_path": "datamodules.BatchAugment", "init_args": full}}
     text = said(a_run(tmp_path / "full", 0.995, 0.80, 0.795, network, data))
     assert "greater values of the augmentation that is on" in steps(text)[0]
+
+
+def test_how_pixels_are_taken_is_no_augmentation(said: Diagnose, tmp_path: Path) -> None:
+    """A run's resolved configuration has all arguments, also those that nobody set."""
+    nothing = {name: value for name, value in vars(BatchAugment()).items() if not name.startswith("_")}
+    assert {nothing["interpolation"], nothing["border"]} == {"linear", "replicate"}
+    data = {"batch_augment": {"class_path": "datamodules.BatchAugment", "init_args": nothing}}
+    text = said(a_run(tmp_path / "none", 0.995, 0.80, 0.795, data=data))
+    assert steps(text)[0].startswith("augmentation, as there is none")
+    data["batch_augment"]["init_args"] = {**nothing, "flip": 0.5, "crop": 24}
+    text = said(a_run(tmp_path / "some", 0.995, 0.80, 0.795, data=data))
+    assert "stronger augmentation than the present crop, flip (" in steps(text)[0]
+    full = {name: 0.1 for name in ("mixup", "cutmix", "erasing", "brightness", "contrast", "saturation")}
+    data["batch_augment"]["init_args"] = {**nothing, **full}
+    text = said(a_run(tmp_path / "full", 0.995, 0.80, 0.795, data=data))
+    values = ", ".join(f"{name} 0.1" for name in sorted(full))
+    assert f"greater values of the augmentation that is on (--data.batch_augment: {values})" in steps(text)[0]
 
 
 def test_few_pictures_want_a_pretrained_body(said: Diagnose, tmp_path: Path) -> None:
