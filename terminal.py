@@ -21,9 +21,12 @@ def command_line(description: str) -> argparse.ArgumentParser:
 
 
 def screen(file: TextIO | None = None, width: int = 120) -> Console:
-    """For tables as wide as the terminal, or of so many columns in a file; standard output if none is given."""
+    """For tables as wide as the terminal, or of so many columns in a file; standard output if none is given.
+
+    Text is shown as it is: names of classes and files may have brackets. What wants a style is a ``rich.text.Text``.
+    """
     file = file or sys.stdout
-    return Console(file=file, width=None if file.isatty() else width, highlight=False)
+    return Console(file=file, width=None if file.isatty() else width, markup=False, emoji=False, highlight=False)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+from rich.table import Table
 
 import terminal
 from terminal import command_line, plainly, screen
@@ -62,6 +63,17 @@ def test_flags_are_written_in_full(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     assert "\n  Two, as it is laid out." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["cat [tabby]", "cat [/tabby]", "[bold]", r"a\[b]", ":cat:"])
+def test_names_are_no_markup(name: str):
+    file = io.StringIO()
+    table = Table(name, title=f"{name} in a title")
+    table.add_row(f"{name} in a cell")
+    screen(file).print(table, name)
+    assert file.getvalue().count(name) == 4
+    assert f"{name} in a title" in file.getvalue()
+    assert f"{name} in a cell" in file.getvalue()
 
 
 def test_a_file_has_columns_of_its_own():

@@ -18,7 +18,6 @@ from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser
-from rich.markup import escape
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -83,7 +82,7 @@ def table(found: list[Found]) -> Table:
         name = f"{each['file']} ({each['boxes_before']} before)"
         for box in each["boxes"] or [{"class": "nothing", "box": []}]:
             probability = f"{100 * box['probability']:.1f}" if box["box"] else ""
-            table.add_row(escape(name), escape(box["class"]), probability, *(f"{value:.0f}" for value in box["box"]))
+            table.add_row(name, box["class"], probability, *(f"{value:.0f}" for value in box["box"]))
             name = ""
     return table
 

@@ -183,22 +183,22 @@ def main() -> None:
     if arguments.transfer:
         if arguments.run or flags or not arguments.images or arguments.images < 1 or not arguments.similar:
             parser.error("--transfer takes --images NUMBER and --similar yes or no, and no run")
-        console.print(transfer(arguments.images, arguments.similar == "yes"), markup=False)
+        console.print(transfer(arguments.images, arguments.similar == "yes"))
         return
     if not arguments.run:
         parser.error("name the folder of a run, or --transfer")
     with plainly():
         run = Run(arguments.run, flags)
         if paragraph := ill(run):
-            console.print(paragraph, markup=False)
+            console.print(paragraph)
             return
         errors = errors_of(run, arguments.measure, arguments.train_val)
         gaps = gaps_of(arguments.human or 0.0, errors)
         console.print(table_of(gaps))
         for note in notes_on(run, errors, arguments.human is None):
-            console.print(note, markup=False)
+            console.print(note)
         console.print()
-        console.print(next_step(run, gaps), markup=False)
+        console.print(next_step(run, gaps))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from rich.markup import escape
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -74,7 +73,7 @@ def write(found: Sequence[Prediction], form: str, file: TextIO) -> None:
     table = Table("picture", "class")
     table.add_column("probability %", justify="right")
     for place, rank, name, probability in rows:
-        table.add_row(escape(place) if rank == 1 else "", escape(name), f"{100 * probability:.2f}")
+        table.add_row(place if rank == 1 else "", name, f"{100 * probability:.2f}")
     screen(file).print(table)
 
 

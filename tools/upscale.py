@@ -23,7 +23,6 @@ from typing import TextIO
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -110,7 +109,7 @@ def write(found: Sequence[Comparison], factor: int, form: str, file: TextIO) -> 
         for column in table.columns[1:]:
             column.justify = "right"
         for row in found:
-            table.add_row(escape(row.picture), *figures(row), end_section=row is found[-1])
+            table.add_row(row.picture, *figures(row), end_section=row is found[-1])
         names = [field.name for field in fields(Comparison)][1:]
         means = Comparison(f"mean of {len(found)}", *(mean(row[name] for row in rows) for name in names))
         table.add_row(means.picture, *figures(means))

@@ -1,7 +1,7 @@
 """Two tested runs side by side."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,15 +21,18 @@ CONFIG = (
 )
 
 
-def run(folder: Path, shards: Path, seed: int, right: int, split: str = "") -> Path:
+def run(
+    folder: Path, shards: Path, seed: int, right: int, split: str = "", names: Sequence[str] = "0123456789"
+) -> Path:
     """A run whose network is right on the first pictures."""
     (folder / "report").mkdir(parents=True)
     (folder / "config.yaml").write_text(CONFIG.format(seed=seed, root=shards))
     labels = np.arange(60) % 10
     said = np.where(np.arange(60) < right, labels, (labels + 1) % 10)
-    names = [str(digit) for digit in range(10)]
     split = split or Digits(root=str(shards)).checksum_of("test")
-    Predictions(np.eye(10, dtype=np.float32)[said], np.arange(60), labels, names, split).save(folder / PROBABILITIES)
+    Predictions(np.eye(10, dtype=np.float32)[said], np.arange(60), labels, list(names), split).save(
+        folder / PROBABILITIES
+    )
     return folder
 
 
@@ -44,6 +47,16 @@ def test_settings_classes_verdict_and_pictures(call: Callable, tmp_path: Path, s
     pixels = np.asarray(Image.open(tmp_path / "flipped.png").convert("L"))
     assert pixels.shape[1] == 960
     assert len(np.unique(pixels)) > 20
+
+
+def test_brackets_of_classes_and_settings_are_shown(call: Callable, tmp_path: Path, shards: Path) -> None:
+    names = ["cat [tabby]", "cat [/tabby]", ":dog:", *"3456789"]
+    one, other = (run(tmp_path / name, shards, 1, right=30, names=names) for name in "ab")
+    with (other / "config.yaml").open("a") as config:
+        config.write("note: '[/b] [red]'\n")
+    done = call(compare, one, other)
+    assert done.status == 0, done.err
+    assert all(name in done.out for name in [*names, "[/b] [red]"])
 
 
 def test_the_p_value_tends_to_the_chi_squared_one() -> None:

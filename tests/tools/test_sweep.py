@@ -1,6 +1,7 @@
 """Sweeps: every trial once, whatever is killed or runs at once, and nothing chosen by the test split."""
 
 import csv
+import io
 import itertools
 import json
 import math
@@ -20,9 +21,10 @@ import pytest
 import fit_and_test
 import main
 from callbacks.prediction_store import OF_VALIDATION
-from sweeps.results import Result, best_of, draw, in_order
+from sweeps.results import Result, best_of, draw, in_order, table_of
 from sweeps.space import Choices, Range, parsed, short_names
 from sweeps.trials import Sweep
+from terminal import screen
 from tools import sweep as tool
 
 PROJECT = Path(main.__file__).parent
@@ -234,6 +236,13 @@ def test_the_best_epoch_of_a_history(tmp_path: Path) -> None:
     assert best_of(tmp_path, "val/a", False) == (2.0, 1)
     (tmp_path / "history.json").write_text(json.dumps([{"epoch": 1, "val/a": None}]))
     assert best_of(tmp_path, "val/a", True) is None
+
+
+def test_brackets_of_values_and_reasons_are_shown() -> None:
+    results = [Result(i, "", "failed", None, None, {"a": value}, value) for i, value in enumerate(["[relu]", "[/b]"])]
+    file = io.StringIO()
+    screen(file).print(table_of(results, "val/top1", ["a"], "a sweep"))
+    assert (file.getvalue().count("[relu]"), file.getvalue().count("[/b]")) == (2, 2)
 
 
 @pytest.mark.parametrize("count", [1, 3, 200])
