@@ -1,6 +1,7 @@
 """What all tools share at the terminal: how their flags are read, where tables go, how an error ends a tool."""
 
 import argparse
+import io
 import signal
 import subprocess
 import sys
@@ -40,6 +41,8 @@ def plainly(memory: str = MEMORY, extra: str = "") -> Iterator[None]:
         extra: of this project's installation, with the packages that the tool needs.
     """
     quieten()
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text, and results would be lost
     try:
         yield
     except KeyboardInterrupt:

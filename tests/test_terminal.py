@@ -2,6 +2,7 @@
 
 import argparse
 import io
+import os
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -63,6 +64,24 @@ def test_flags_are_written_in_full(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     assert "\n  Two, as it is laid out." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("encoding", "errors", "written"),
+    [
+        ("utf-8", "strict", b"\xc3\xa9 \\udce9"),
+        ("ascii", "strict", b"\\xe9 \\udce9"),
+        ("utf-8", "surrogateescape", b"\xc3\xa9 \xe9"),
+    ],
+)
+def test_what_cannot_be_encoded_ends_no_tool(
+    encoding: str, errors: str, written: bytes, monkeypatch: pytest.MonkeyPatch
+):
+    bytes_written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(bytes_written, encoding, errors))
+    with plainly():
+        print("é", os.fsdecode(b"\xe9"), end="", flush=True)
+    assert bytes_written.getvalue() == written
 
 
 @pytest.mark.parametrize("name", ["cat [tabby]", "cat [/tabby]", "[bold]", r"a\[b]", ":cat:"])

@@ -22,6 +22,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from callbacks.whole_file import whole_file
 from detection import Boxes, Detector, Settings
 from detection.drawing import drawn
 from detection.evaluation import Score, known_boxes, score
@@ -138,7 +139,8 @@ def run() -> list[Found]:
         record["score"] = asdict(result)
         print(told(result))
     file = out / "detections.json"
-    file.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    with whole_file(file) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"{len(found)} pictures searched: {file}")
     return [each for each, _ in results if "error" in each]
 

@@ -57,7 +57,7 @@ def predictions(predictor: Predictor, places: Sequence[str], top: int, batch_siz
 def write(found: Sequence[Prediction], form: str, file: TextIO) -> None:
     """A table or CSV with a line for each picture and class, or JSON."""
     if form == "json":
-        json.dump(found, file, indent=1, ensure_ascii=False)
+        json.dump(found, file, indent=1)
         file.write("\n")
         return
     rows = [

@@ -98,7 +98,7 @@ def write(found: Sequence[Comparison], factor: int, form: str, file: TextIO) -> 
     """A table with the means, CSV or JSON."""
     rows = [asdict(comparison) for comparison in found]
     if form == "json":
-        json.dump(rows, file, indent=1, ensure_ascii=False)
+        json.dump(rows, file, indent=1)
         file.write("\n")
     elif form == "csv":
         writer = csv.DictWriter(file, [field.name for field in fields(Comparison)], lineterminator="\n")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -173,6 +174,16 @@ def test_what_cannot_be_searched_is_named_and_the_rest_is(run: Path, made: Path,
     assert "missing.png cannot be searched: No such file" in done.err
     assert "1 pictures searched" in done.out
     assert call(detect, run, tmp_path / "small.png", *CONFIG, "--draw", "false", "--resize", 64).status == 0
+
+
+def test_a_file_whose_name_is_no_text(run: Path, made: Path, call: Call, tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.png")  # Latin-1, as old disks have it
+    shutil.copy(made / "000.png", file)
+    done = call(detect, run, file, *CONFIG, "--draw", "false", "--factor", 2, "--out", "found")
+    assert done.status == 0, done.err
+    assert [each["file"] for each in json.loads((tmp_path / "found/detections.json").read_text())["pictures"]] == [
+        str(file)
+    ]
 
 
 @pytest.mark.parametrize(

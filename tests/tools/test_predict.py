@@ -3,6 +3,8 @@
 import csv
 import io
 import json
+import os
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -89,6 +91,18 @@ def test_odd_pictures_are_read_and_broken_ones_named(call: Callable, run: Path, 
     assert all(name in told for name in broken)
     assert "truncated" in found["cut.jpg"]["error"]
     assert "exceeds limit" in found["huge.png"]["error"]
+
+
+def test_a_file_whose_name_is_no_text(call: Callable, run: Path, pictures: Path, tmp_path: Path) -> None:
+    file = tmp_path / os.fsdecode(b"caf\xe9.png")  # Latin-1, as old disks have it
+    shutil.copy(pictures / "00.png", file)
+    shutil.copy(pictures / "01.png", tmp_path / "café.png")
+    found = {form: call(predict, run, tmp_path, "--format", form, "--top", 1) for form in ("json", "csv", "table")}
+    assert {(done.status, done.err) for done in found.values()} == {(0, "")}
+    assert {each["picture"] for each in json.loads(found["json"].out)} == {str(file), str(tmp_path / "café.png")}
+    names = {row["picture"] for row in csv.DictReader(io.StringIO(found["csv"].out))}
+    assert names == {str(tmp_path / r"caf\udce9.png"), str(tmp_path / "café.png")}
+    assert all(row.count("│") == 4 for row in found["table"].out.splitlines() if row.startswith("│"))
 
 
 def test_a_camera_turned_on_its_side(tmp_path: Path) -> None:
