@@ -1,6 +1,7 @@
 """How good boxes are: average precision against those that are known to be there."""
 
 import json
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +21,7 @@ class Score:
     """Average precision.
 
     Args:
-        mean: over the classes that are there, 0 to 1.
+        mean: over the classes that are there, 0 to 1; None if there is no object.
         classes: of each of those, by name.
         sides: least and greatest side of objects in pixels, the number of objects and their mean average precision;
             objects of other sizes and boxes on them count neither way there, other boxes do.
@@ -29,7 +30,7 @@ class Score:
         boxes: number of all boxes.
     """
 
-    mean: float
+    mean: float | None
     classes: dict[str, float]
     sides: list[tuple[float, float, int, float]]
     objects: int
@@ -42,7 +43,7 @@ def known_boxes(file: Path, classes: list[str]) -> dict[str, Boxes]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it says something else, or names a class that is not among ``classes``.
+        ValueError: it says something else, a box has no area, or a class is not among ``classes``.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is no file; tools/paste.py makes pictures and one that says what is in them")
@@ -54,8 +55,12 @@ def known_boxes(file: Path, classes: list[str]) -> dict[str, Boxes]:
         }
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} does not say what is in pictures ({error}); see docs/detection.md") from error
-    unknown = sorted({name for _, names in listed.values() for name in names} - set(classes))
-    if unknown:
+    for name, (corners, _) in listed.items():
+        if wrong := [each for each in corners if not _is_box(each)]:
+            raise ValueError(
+                f"{file} has a box in {name} that is not left, top, right and bottom of an area: {wrong[0]}"
+            )
+    if unknown := [name for _, names in listed.values() for name in names if name not in classes]:
         raise ValueError(f"{file} names {unknown[0]}, which is no class of this network: {', '.join(classes[:12])}")
     return {
         name: Boxes(
@@ -70,6 +75,8 @@ def known_boxes(file: Path, classes: list[str]) -> dict[str, Boxes]:
 def score(found: list[Boxes], known: list[Boxes], classes: list[str]) -> Score:
     """Mean average precision at an intersection over union of 0.5 (COCO's, by torchmetrics), picture by picture."""
     sides = torch.cat([_sides(each) for each in known])
+    if not len(sides):
+        return Score(None, {}, [], objects=0, found=0, boxes=sum(map(len, found)))
     low, high = float(sides.min()), float(sides.max())
     edges = [low * (high / low) ** (number / BINS) for number in range(BINS + 1)]
     ranges = []
@@ -87,6 +94,16 @@ def score(found: list[Boxes], known: list[Boxes], classes: list[str]) -> Score:
         found=sum(_found(*pair) for pair in zip(found, known, strict=True)),
         boxes=sum(map(len, found)),
     )
+
+
+def _is_box(corners: object) -> bool:
+    """Whether these are left, top, right and bottom of an area."""
+    if not isinstance(corners, list) or len(corners) != 4:
+        return False
+    if not all(isinstance(value, (int, float)) and math.isfinite(value) for value in corners):
+        return False
+    left, top, right, bottom = corners
+    return left < right and top < bottom
 
 
 def _average_precision(found: list[Boxes], known: list[Boxes], counted: list[Tensor]) -> tuple[float, dict[int, float]]:

@@ -89,25 +89,26 @@ def table(found: list[Found]) -> Table:
 
 
 def precision(boxes: dict[str, Boxes], known: dict[str, Boxes], classes: list[str]) -> Score:
-    """That of the boxes of pictures by their files, beside what is known of pictures by the names of those.
-
-    Raises:
-        ValueError: nothing is known of a picture.
-    """
-    names = {place: Path(place).name for place in boxes}
-    if strangers := [place for place, name in names.items() if name not in known]:
-        raise ValueError(f"--truth does not say what is in {strangers[0]}")
-    return score(list(boxes.values()), [known[name] for name in names.values()], classes)
+    """That of the boxes of pictures by their files, beside what is known of pictures by the names of those."""
+    return score(list(boxes.values()), [known[Path(place).name] for place in boxes], classes)
 
 
 def told(result: Score) -> str:
     """Average precision for people."""
+    if result.mean is None:
+        return f"no object is in the pictures, so there is no average precision; {result.boxes} boxes"
     lines = [
         f"mean average precision at an overlap of 0.5: {result.mean:.4f}",
         f"{result.found} of {result.objects} objects have a box of their class; {result.boxes} boxes",
     ]
     lines += [f"  {low:5.1f} to {high:5.1f} pixels, {n} objects: {value:.4f}" for low, high, n, value in result.sides]
     return "\n".join(lines)
+
+
+def write(record: dict[str, object], file: Path) -> None:
+    """As JSON, whole or not at all."""
+    with whole_file(file) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def run() -> list[Found]:
@@ -120,6 +121,8 @@ def run() -> list[Found]:
     if command.truth:
         import_module("pycocotools")  # if it is missing, one wants to know before the search
         known = known_boxes(Path(command.truth), names)
+        if strangers := [place for place in places if Path(place).name not in known]:
+            raise ValueError(f"--truth does not say what is in {strangers[0]}")
     print(f"path {detector.path}")
     out = Path(command.out)
     out.mkdir(parents=True, exist_ok=True)
@@ -132,15 +135,14 @@ def run() -> list[Found]:
         "path": detector.path,
         "pictures": [each for each, _ in results],
     }
+    file = out / "detections.json"
+    write(record, file)  # whatever comes of the score, a search may have taken hours
     screen().print(table(found))
     if command.truth and found:
         boxes = {each["file"]: kept for each, kept in results if "error" not in each}
         result = precision(boxes, known, names)
-        record["score"] = asdict(result)
+        write(record | {"score": asdict(result)}, file)
         print(told(result))
-    file = out / "detections.json"
-    with whole_file(file) as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(f"{len(found)} pictures searched: {file}")
     return [each for each, _ in results if "error" in each]
 

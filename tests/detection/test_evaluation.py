@@ -31,6 +31,8 @@ TWO = boxes((0, 0, 40, 0, 1), (100, 0, 40, 0, 1))
         pytest.param([TWO], [TWO], 1.0, 2, id="all"),
         pytest.param([boxes((0, 0, 40, 0, 0.9))], [TWO], 51 / 101, 1, id="one of two: recall 0 to 0.5"),
         pytest.param([boxes((0, 0, 40, 1, 0.9))], [TWO], 0.0, 0, id="of another class"),
+        pytest.param([boxes()], [TWO], 0.0, 0, id="none"),
+        pytest.param([TWO, boxes()], [TWO, boxes()], 1.0, 2, id="a picture without objects"),
         pytest.param([boxes((10, 0, 40, 0, 0.9))], [boxes((0, 0, 40, 0, 1))], 1.0, 1, id="overlap 0.6"),
         pytest.param([boxes((14, 0, 40, 0, 0.9))], [boxes((0, 0, 40, 0, 1))], 0.0, 0, id="overlap 0.48"),
         pytest.param(
@@ -88,6 +90,46 @@ def test_a_file_that_says_nothing_of_pictures(tmp_path: Path, text: str):
     (tmp_path / "boxes.json").write_text(text)
     with pytest.raises(ValueError, match="does not say what is in pictures"):
         known_boxes(tmp_path / "boxes.json", NAMES)
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [
+        [1, 2, 1, 4],
+        [1, 2, 3, 2],
+        [3, 2, 1, 4],
+        [1, 2, 3],
+        [],
+        [1, 2, 3, 4, 5],
+        [1, 2, 3, "4"],
+        [1, 2, 3, None],
+        [1, 2, 3, float("nan")],
+        [1, 2, float("inf"), 4],
+        {"left": 1},
+        None,
+    ],
+)
+def test_what_is_no_box_is_refused(tmp_path: Path, corners: object):
+    right = {"box": [1, 2, 3, 4], "class": "a"}
+    content = [{"file": "x.png", "boxes": [right, {"box": corners, "class": "a"}]}]
+    (tmp_path / "boxes.json").write_text(json.dumps({"pictures": content}))
+    with pytest.raises(ValueError, match="has a box in x.png that is not left, top, right and bottom of an area: "):
+        known_boxes(tmp_path / "boxes.json", NAMES)
+
+
+@pytest.mark.parametrize("name", [None, 1, ["a"]])
+def test_a_class_that_is_no_text(tmp_path: Path, name: object):
+    content = [{"file": "x.png", "boxes": [{"box": [1, 2, 3, 4], "class": each} for each in ("b", name)]}]
+    (tmp_path / "boxes.json").write_text(json.dumps({"pictures": content}))
+    with pytest.raises(ValueError, match="which is no class of this network"):
+        known_boxes(tmp_path / "boxes.json", NAMES)
+
+
+@pytest.mark.parametrize("found", [boxes(), boxes((0, 0, 40, 0, 0.9))])
+def test_pictures_without_objects(found: Boxes):
+    result = score([found, found], [boxes(), boxes()], NAMES)
+    assert (result.mean, result.classes, result.sides) == (None, {}, [])
+    assert (result.objects, result.found, result.boxes) == (0, 0, 2 * len(found))
 
 
 def test_no_file(tmp_path: Path):

@@ -148,9 +148,48 @@ def test_average_precision_is_told(run: Path, made: Path, call: Call, tmp_path: 
     truth = json.loads((made / "boxes.json").read_text())
     assert record["objects"] == sum(len(each["boxes"]) for each in truth["pictures"])
     assert record["boxes"] == sum(len(each["boxes"]) for each in found["pictures"]) > 0
+
+
+def test_pictures_without_objects_are_searched_all_the_same(run: Path, made: Path, call: Call, tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
+    (tmp_path / "truth.json").write_text(json.dumps({"pictures": [{"file": "000.png", "boxes": []}]}))
+    flags = ["--draw", "false", "--factor", 2, "--truth", "truth.json", "--out", "found"]
+    done = call(detect, run, made / "000.png", *CONFIG, *flags)
+    assert done.status == 0, done.err
+    found = json.loads((tmp_path / "found/detections.json").read_text())
+    count = len(found["pictures"][0]["boxes"])
+    assert (found["score"]["mean"], found["score"]["boxes"]) == (None, count)
+    assert f"no object is in the pictures, so there is no average precision; {count} boxes" in done.out
+
+
+def test_what_truth_lacks_is_told_before_the_search(run: Path, made: Path, call: Call, tmp_path: Path) -> None:
+    pytest.importorskip("pycocotools")
     Image.new("RGB", (32, 32)).save(tmp_path / "new.png")
-    stranger = call(detect, run, tmp_path / "new.png", *CONFIG, "--draw", "false", "--truth", made / "boxes.json")
-    assert (stranger.status, "does not say what is in" in stranger.err) == (1, True)
+    flat = [{"file": "000.png", "boxes": [{"box": [5, 5, 5, 9], "class": "0"}]}]
+    (tmp_path / "flat.json").write_text(json.dumps({"pictures": flat}))
+    for picture, truth, words in (
+        (tmp_path / "new.png", made / "boxes.json", "--truth does not say what is in "),
+        (made / "000.png", tmp_path / "flat.json", "flat.json has a box in 000.png that is not left, top, right and"),
+    ):
+        refused = call(detect, run, picture, *CONFIG, "--truth", truth, "--out", "found")
+        assert refused.status == 1
+        assert words in refused.err
+        assert not (tmp_path / "found").exists()
+
+
+def test_what_was_found_is_kept_if_it_cannot_be_scored(
+    run: Path, made: Path, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pytest.importorskip("pycocotools")
+
+    def failing(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(detect, "score", failing)
+    flags = ["--draw", "false", "--factor", 2, "--truth", made / "boxes.json", "--out", "found"]
+    assert call(detect, run, made / "000.png", *CONFIG, *flags).status == 1
+    found = json.loads((tmp_path / "found/detections.json").read_text())
+    assert [each["file"] for each in found["pictures"]] == [str(made / "000.png")]
 
 
 def test_a_missing_package_is_named_before_the_search(
