@@ -13,7 +13,7 @@ from torchvision.ops import box_iou
 from detection.boxes import Boxes
 
 OVERLAP = 0.5  # intersection over union, from which a box is of an object
-BINS = 3  # of sizes, all of the same ratio
+BINS = 3  # of sizes, all of the same ratio, unless all objects have one size
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def score(found: list[Boxes], known: list[Boxes], classes: list[str]) -> Score:
     if not len(sides):
         return Score(None, {}, [], objects=0, found=0, boxes=sum(map(len, found)))
     low, high = float(sides.min()), float(sides.max())
-    edges = [low * (high / low) ** (number / BINS) for number in range(BINS + 1)]
+    bins = BINS if low < high else 1
+    edges = [*(low * (high / low) ** (number / bins) for number in range(bins)), high]  # rounding must not lose high
     ranges = []
     for first, last in pairwise(edges):
         end = last if last < high else high + 1

@@ -73,6 +73,17 @@ def test_by_class_and_by_size():
     assert [value for *_, value in result.sides] == pytest.approx([0.5, 1.0, 0.0], abs=1e-5)
 
 
+def test_every_object_is_in_one_range_of_sizes():
+    pytest.importorskip("pycocotools")
+    same = score([TWO], [TWO], NAMES).sides
+    assert same == [(40, 40, 2, pytest.approx(1, abs=1e-5))]
+    least, greatest = 11693, 60887  # low * (high / low) of their roots is less than high, in float64
+    assert least**0.5 * (greatest**0.5 / least**0.5) < greatest**0.5
+    corners = torch.tensor([[0, 0, least, 1], [0, 5, greatest, 6]], dtype=torch.float64)
+    sides = score([TWO], [Boxes(corners, torch.tensor([0, 0]), torch.ones(2))], NAMES).sides
+    assert sum(count for _, _, count, _ in sides) == 2
+
+
 def test_what_is_known_is_read(tmp_path: Path):
     file = tmp_path / "boxes.json"
     content = [{"file": "x.png", "boxes": [{"box": [1, 2, 3, 4], "class": "c"}]}, {"file": "y.png", "boxes": []}]
