@@ -49,7 +49,7 @@ class Upscaler:
     ) -> tuple[Image.Image, Image.Image]:
         """The picture, of mode L, LA, RGB or RGBA, enlarged by the network and by bicubic interpolation.
 
-        Alpha is interpolated.
+        Alpha is interpolated. Both have the picture's ICC profile, and nothing else that came with it.
 
         Args:
             progress: told the share of the work that each tile was.
@@ -59,6 +59,8 @@ class Upscaler:
         if image.mode.endswith("A"):
             for picture in (sharper, interpolated):
                 picture.putalpha(enlarged(image.getchannel("A"), self.factor))
+        for picture in (sharper, interpolated):
+            picture.info = profile_of(image)
         return sharper, interpolated
 
     def sharpened(
@@ -97,6 +99,13 @@ class Upscaler:
         inputs = torch.from_numpy(values / np.float32(255)).permute(2, 0, 1)[None]
         outputs = self.network(inputs.to(self.network.device))
         return 255 * outputs[0].permute(1, 2, 0).float().cpu().numpy()
+
+
+def profile_of(image: Image.Image) -> dict[str, bytes]:
+    """Its ICC profile as Pillow's ``info``; nothing where it is of other colours, as of a picture that was CMYK."""
+    profile = image.info.get("icc_profile") or b""
+    fits = profile[16:20] == (b"RGB " if image.mode.startswith("RGB") else b"GRAY")  # ICC.1:2022, 7.2.6
+    return {"icc_profile": profile} if fits else {}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageCms
 from torch import nn
 from torch.nn import functional as F
 
@@ -139,6 +139,27 @@ def test_files_and_folders_become_two_files_each(run: Path, tmp_path: Path, call
         with Image.open(path) as image:
             assert image.size == sizes[name.partition("-x2")[0]]
             assert image.mode == {"turned": "RGB", "below/palette": "RGBA", "grey": "L"}[name.partition("-x2")[0]]
+
+
+def test_both_files_have_the_profile_of_the_original_if_it_fits(run: Path, tmp_path: Path, call: Callable) -> None:
+    given, rgb = tmp_path / "given", ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    given.mkdir()
+    grey, cmyk = (rgb[:16] + space + rgb[20:] for space in (b"GRAY", b"CMYK"))  # as ICC.1, 7.2, has it
+    photograph(9, 9).save(given / "rgb.png", icc_profile=rgb)
+    photograph(9, 9, "RGBA").save(given / "alpha.png", icc_profile=rgb)
+    photograph(9, 9).quantize().save(given / "palette.png", icc_profile=rgb)
+    photograph(9, 9, "L").save(given / "grey.png", icc_profile=grey)
+    photograph(9, 9, "LA").save(given / "grey_alpha.png", icc_profile=grey)
+    photograph(9, 9).convert("CMYK").save(given / "cmyk.jpg", icc_profile=cmyk)
+    photograph(9, 9, "L").save(given / "colours_of_grey.jpg", icc_profile=rgb)
+    photograph(9, 9).save(given / "grey_of_colours.jpg", icc_profile=grey)
+    photograph(9, 9).save(given / "damaged.png", icc_profile=b"damaged")
+    photograph(9, 9).save(given / "none.png")
+    assert call(upscale, run, given, "--out", tmp_path / "out").status == 0
+    expected = {"rgb": rgb, "alpha": rgb, "palette": rgb, "grey": grey, "grey_alpha": grey}
+    for path in (tmp_path / "out").iterdir():
+        with Image.open(path) as image:
+            assert image.info.get("icc_profile") == expected.get(path.stem.partition("-x2")[0]), path.name
 
 
 def test_what_cannot_be_enlarged_is_named_and_the_others_are(run: Path, tmp_path: Path, call: Callable) -> None:
