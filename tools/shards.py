@@ -27,6 +27,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -38,7 +39,7 @@ from datamodules.base import run_seed
 from datamodules.batches import Batches
 from datamodules.shards import MANIFEST, Manifest, Shard, ShardDataset, verify
 from pictures import draw
-from terminal import command_line, plainly
+from terminal import command_line, plainly, screen
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # on Windows
 
@@ -69,7 +70,7 @@ def info(folder: Path) -> None:
     for number, name in enumerate(manifest.classes):
         rows.add_row(name, *(str(count[number]) for count in counts), end_section=number == len(manifest.classes) - 1)
     rows.add_row("all", *(str(count.sum()) for count in counts))
-    console = Console(highlight=False, markup=False)
+    console = screen()
     console.print(facts)
     console.print(rows)
 
@@ -77,7 +78,7 @@ def info(folder: Path) -> None:
 def check(folder: Path) -> None:
     """Print what is wrong with a set; the exit status says whether anything is."""
     findings = 0
-    with Console(stderr=True).status(f"reading {folder}"):
+    with Console(stderr=True).status(Text(f"reading {folder}")):
         for finding in audit(folder):
             findings += 1
             print(f"wrong: {finding}")

@@ -185,6 +185,19 @@ def test_readers_refuse_an_edited_manifest(packed: Path) -> None:
         verify(packed, Manifest.load(packed))
 
 
+def test_brackets_and_colons_in_names_are_no_markup(run: Tool, tmp_path: Path) -> None:
+    samples = Samples(np.zeros((4, SIZE, SIZE, 3), np.uint8), np.arange(4))
+    splits = {split: samples for split in ("train", "val", "test")}
+    names = ["cat [tabby]", "cat [/tabby]", ":cat:", "[bold]"]
+    folder = tmp_path / "[" / "x]"  # what would be a closing tag
+    pack(folder, "tiny", names, {"image_size": SIZE}, splits, SIZE, "", False, 8_000)
+    status, out, err = run("info", folder)
+    assert status == 0, err
+    assert all(f" {name} " in out for name in names)
+    status, out, err = run("verify", folder)
+    assert (status, out) == (0, "ok: 12 rows in 3 shards are what was packed\n"), err
+
+
 def test_info_tells_what_a_set_holds(packed: Path, run: Tool) -> None:
     status, out, _ = run("info", packed)
     assert status == 0
