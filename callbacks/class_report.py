@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from pytorch_lightning import Callback, LightningModule, Trainer
 from rich import get_console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor
 
 from callbacks.whole_file import whole_file
@@ -183,5 +183,5 @@ def table(rows: list[tuple[str, float, float, float, int]]) -> Table:
     for heading in ("precision %", "recall %", "F1 %", "samples"):
         printed.add_column(heading, justify="right")
     for name, precision, recall, f1, support in rows:
-        printed.add_row(escape(name), f"{100 * precision:.1f}", f"{100 * recall:.1f}", f"{100 * f1:.1f}", str(support))
+        printed.add_row(Text(name), f"{100 * precision:.1f}", f"{100 * recall:.1f}", f"{100 * f1:.1f}", str(support))
     return printed

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import torch
-from rich.console import Console
+from rich.text import Text
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -24,7 +24,7 @@ from datamodules import ImageDataModule, crops
 from datamodules.batches import Batches
 from lightning_modules import Network
 from messages import message
-from terminal import command_line, plainly
+from terminal import command_line, plainly, screen
 
 BATCHES, STEPS = 4, 20
 
@@ -181,21 +181,22 @@ def main(args: Sequence[str] | None = None) -> None:
     parser = command_line(__doc__)
     parser.add_argument("experiment", type=Path, help="an experiment's YAML file")
     arguments, flags = parser.parse_known_args(args)
-    console, ill = Console(highlight=False), False
+    console, ill = screen(), False
     with plainly(), tempfile.TemporaryDirectory() as folder:
         cli = experiment(arguments.experiment, flags, Path(folder))
         seen_by_a_trainer(cli.datamodule)
         for check in CHECKS:
             name = check.__name__.replace("_", " ")
             try:
-                console.print(f"[green]ok[/]     {name}: {check(cli)}", soft_wrap=True)
+                console.print(Text.assemble(("ok", "green"), f"     {name}: {check(cli)}"), soft_wrap=True)
             except Exception as error:
                 ill = True
-                console.print(f"[red]wrong[/]  {name}: {message(error)}", soft_wrap=True)
+                console.print(Text.assemble(("wrong", "red"), f"  {name}: {message(error)}"), soft_wrap=True)
                 if check is data_are_there:
                     break
     if not crops.compiled:
-        console.print("[dim]hint   numba is not installed; with it, small pictures are loaded several times faster[/]")
+        hint = "hint   numba is not installed; with it, small pictures are loaded several times faster"
+        console.print(Text(hint, "dim"), soft_wrap=True)
     sys.exit(int(ill))
 
 

@@ -67,6 +67,13 @@ def test_networks_that_train_against_each_other(doctor: Callable[..., Visit], sh
     assert "not tried: a DCGAN has more than one loss" in done.out
 
 
+def test_names_with_brackets_are_shown_as_they_are(doctor: Callable[..., Visit], tmp_path: Path) -> None:
+    source = str(tmp_path / "[/x]")
+    done = doctor("experiments/minivggnet_cifar10.yaml", "--data.root", str(tmp_path), "--data.source", source)
+    assert done.status == 1
+    assert f"{source} is not a folder" in done.out
+
+
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
