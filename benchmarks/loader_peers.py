@@ -94,8 +94,9 @@ class Measured(ImageDataModule):
         self.trainer = SimpleNamespace(
             global_rank=0,
             world_size=1,
+            is_global_zero=True,
             training=True,
-            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+            strategy=SimpleNamespace(root_device=torch.device("cpu"), broadcast=lambda decided: decided),
             lightning_module=SimpleNamespace(dtype=torch.float32),
             fit_loop=SimpleNamespace(epoch_progress=beginning, epoch_loop=SimpleNamespace(batch_progress=beginning)),
         )

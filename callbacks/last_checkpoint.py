@@ -53,6 +53,11 @@ class LastCheckpoint(Checkpoint):
             raise ValueError(f"every_minutes is {every_minutes}; it must not be negative")
         self.every_epochs, self.every_minutes = every_epochs, every_minutes
 
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse the state of another optimizer; a callback that changes the optimizer has done so by now."""
+        if trainer.state.fn == "fit" and "state_dict" in checkpoint:  # else a strategy that shards weights has them
+            pl_module.refuse_other_optimizers(checkpoint.get("optimizer_states", []))
+
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock and listen to signals; Lightning gives them back to their owners after the run."""
         _begin_next_epoch(trainer)

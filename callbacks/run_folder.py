@@ -5,6 +5,7 @@ import json
 import logging
 import sys
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +32,10 @@ PATIENCE = 10.0  # seconds, in which the loader processes of a run that was kill
 class RunFolder(Callback):
     """Writes the resolved configuration and the log of a run, and gives the configuration to checkpoints and loggers.
 
-    The folder is ``trainer.default_root_dir``; it is made only once the data are there. A training writes its
-    configuration when the first step is about to begin: one that cannot begin leaves a log and no run, and one that
-    cannot go on leaves the run as it was. While it writes there, no other can: neither one that continues the run
-    before it has ended, nor one of the same name, nor one begun without a name in the same second.
+    The folder is ``trainer.default_root_dir``; it is made only once the data are there, so that a run that finds none
+    leaves nothing behind. A training that goes on writes its configuration when the first step is about to begin: one
+    that cannot leaves the run as it was. While it writes there, no other can: neither one that continues the run before
+    it has ended, nor one of the same name, nor one begun without a name in the same second.
 
     Args:
         config: the resolved configuration as YAML text.
@@ -58,10 +59,10 @@ class RunFolder(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         if stage == "fit":
             self._lock = locked(folder)
-        elif (folder / LAST).exists():
-            self._require_same_evaluation(folder)
-        else:
+        if not (folder / LAST).exists():
             self._write_config(folder)
+        elif stage != "fit":
+            self._require_same_evaluation(folder)
         log_to(folder / "log.txt")
         logging.getLogger("litvision").debug("%s", self.command)
 
@@ -70,9 +71,10 @@ class RunFolder(Callback):
         self._log_config(trainer, self.config)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write it: checkpoint, optimizer and the experiment's own callbacks have found nothing to refuse."""
-        if trainer.is_global_zero:
-            self._write_config(Path(trainer.default_root_dir))
+        """Write it again, if it has changed: checkpoint and the experiment's callbacks have found nothing to refuse."""
+        folder = Path(trainer.default_root_dir)
+        if trainer.is_global_zero and config_of(folder).read_text(encoding="utf-8") != self.config:
+            self._write_config(folder)
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log that of the folder: this may be another one."""
@@ -167,6 +169,8 @@ def new_run(experiment: str, name: str | None, fit: bool) -> Path:
         FileExistsError: a training would overwrite what is there.
     """
     folder = Path("runs", experiment, name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
+    if not name and folder.exists():  # a run of some batches may be over within the second
+        folder = next(other for n in count(2) if not (other := folder.with_name(f"{folder.name}-{n}")).exists())
     if fit and (folder / LAST).exists():
         raise FileExistsError(
             f"{folder} holds a run already; fit --continue {folder} goes on with it, and another --name begins another"

@@ -20,10 +20,10 @@ class Network(LightningModule):
     monitor: str | None = None
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse the weights of another network, and the state of another optimizer, before any is loaded.
+        """Refuse the weights of another network before any is loaded.
 
         Raises:
-            ValueError: names the first weights that differ, or the settings of the other optimizer.
+            ValueError: names the first weights that differ.
         """
         if "state_dict" not in checkpoint:  # a strategy that shards weights has loaded them, and compared names
             return
@@ -36,8 +36,6 @@ class Network(LightningModule):
                 f"the checkpoint holds another network than this {type(self).__name__}: {len(differing)} tensors "
                 f"differ, {name} is {found.get(name, 'missing')} there and {expected.get(name, 'missing')} here"
             )
-        if self._trainer is not None and self.trainer.training:
-            self._refuse_other_optimizers(checkpoint.get("optimizer_states", []))
 
     def on_train_start(self) -> None:
         """Give a continued run the optimizer settings it is configured with, not those that its checkpoint holds."""
@@ -47,7 +45,12 @@ class Network(LightningModule):
             for group, configured in zip(optimizer.param_groups, fresh.param_groups, strict=True):
                 group.update({name: value for name, value in configured.items() if name != "params"})
 
-    def _refuse_other_optimizers(self, states: Sequence[dict[str, Any]]) -> None:
+    def refuse_other_optimizers(self, states: Sequence[dict[str, Any]]) -> None:
+        """Refuse the state of another optimizer than there is now, before it is loaded.
+
+        Raises:
+            ValueError: names the settings of the other one.
+        """
         for state, fresh in zip(states, self.configured_optimizers(), strict=False):
             then, now = state["param_groups"], fresh.param_groups
             if len(then) != len(now):

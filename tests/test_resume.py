@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer, seed_everything
 from torch import nn
 
-from callbacks import SnapshotEnsemble, WholeCheckpointIO, with_those_of_every_run
+from callbacks import LastCheckpoint, SnapshotEnsemble, WholeCheckpointIO, with_those_of_every_run
 from callbacks.checkpoint_io import newest_whole
 from datamodules import BatchAugment, Digits
 from lightning_modules import Classifier
@@ -183,7 +183,9 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path: Path, shards: Path)
     ):
         network = Small(data.default_image_size)
         network.configure_optimizers = lambda build=build, network=network: build(list(network.parameters())[:4])
-        trainer = Trainer(accelerator="cpu", max_epochs=2, default_root_dir=tmp_path / "other", logger=False)
         torch.save(checkpoint, tmp_path / "last.ckpt")
+        trainer = Trainer(
+            accelerator="cpu", max_epochs=2, default_root_dir=tmp_path, logger=False, callbacks=[LastCheckpoint()]
+        )
         with pytest.raises(ValueError, match=words):
             trainer.fit(network, datamodule=data, ckpt_path=str(tmp_path / "last.ckpt"))

@@ -18,9 +18,7 @@ def test_all_processes_take_the_folder_of_the_first(
     trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path / "mine", logger=False, enable_checkpointing=False)
     monkeypatch.setattr(trainer.strategy, "broadcast", lambda mine: str(tmp_path / "of the first"))
     monkeypatch.setattr(type(trainer.strategy), "is_global_zero", first)
-    callback, network = RunFolder("config: 1", "main.py fit"), MiniVGGNet(10, 32)
-    callback.setup(trainer, network, "fit")
-    callback.on_train_start(trainer, network)
+    RunFolder("config: 1", "main.py fit").setup(trainer, MiniVGGNet(10, 32), "fit")
     assert trainer.default_root_dir == str(tmp_path / "of the first")
     assert (tmp_path / "of the first/config.yaml").exists() == first
     assert not (tmp_path / "mine").exists()
@@ -37,7 +35,6 @@ def test_one_training_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False)
         callback = RunFolder("config: mine", "main.py fit")
         callback.setup(trainer, network, "fit")
-        callback.on_train_start(trainer, network)
         return callback, trainer
 
     network = MiniVGGNet(10, 32)
