@@ -137,11 +137,15 @@ def _begin_next_epoch(trainer: Trainer) -> None:
 
 
 def _between_steps(trainer: Trainer, batch_idx: int) -> bool:
-    """Whether a run can continue from here: no gradient is kept, nothing is left to do before the next batch."""
-    batches = batch_idx + 1
-    validates = isinstance(trainer.val_check_batch, int) and batches % trainer.val_check_batch == 0
-    over = batches == trainer.num_training_batches or trainer.global_step == trainer.max_steps
-    return not over and not validates and batches % trainer.accumulate_grad_batches == 0
+    """Whether a run can continue from here: no gradient is kept, nothing is left to do before the next batch.
+
+    Nor after the last validation within an epoch: the epoch's figures are those, and are recorded at its end.
+    """
+    batches, whole, between = batch_idx + 1, trainer.num_training_batches, trainer.val_check_batch
+    validates = isinstance(between, int) and batches % between == 0
+    validated = isinstance(between, int) and whole // between * between <= batches and between <= whole
+    over = batches == whole or trainer.global_step == trainer.max_steps
+    return not over and not validates and not validated and batches % trainer.accumulate_grad_batches == 0
 
 
 def _pause(trainer: Trainer) -> NoReturn:

@@ -1,6 +1,8 @@
 """A run that stops in the middle of an epoch and goes on there ends where an uninterrupted one does."""
 
 import json
+import os
+import signal
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from torch import nn
 
 from callbacks import LastCheckpoint, SnapshotEnsemble, WholeCheckpointIO, with_those_of_every_run
 from callbacks.checkpoint_io import newest_whole
+from callbacks.last_checkpoint import Paused
 from datamodules import BatchAugment, Digits
 from lightning_modules import Classifier
 
@@ -129,6 +132,24 @@ def test_a_training_whose_time_is_over_goes_on_within_the_epoch(tmp_path: Path, 
     assert first.seen | rest.seen == whole.seen
     for name, weights in expected.lightning_module.state_dict().items():
         assert torch.equal(weights, found.lightning_module.state_dict()[name]), name
+    histories = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "parts")]
+    assert histories[0] == histories[1]
+
+
+def test_a_pause_after_the_last_validation_of_an_epoch_waits_for_its_end(tmp_path: Path, shards: Path) -> None:
+    class Ask(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            if trainer.global_step in (3, 5 + 2):
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    limits = {"val_check_interval": 5}
+    fit(tmp_path / "whole", shards, limits=limits)
+    last = str(tmp_path / "parts/checkpoints/last.ckpt")
+    for arguments, step in (({}, 3), ({"ckpt_path": last}, STEPS)):
+        with pytest.raises(Paused):
+            fit(tmp_path / "parts", shards, Ask(), limits=limits, **arguments)
+        assert torch.load(last, weights_only=True)["global_step"] == step
+    fit(tmp_path / "parts", shards, ckpt_path=last, limits=limits)
     histories = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "parts")]
     assert histories[0] == histories[1]
 
