@@ -1,5 +1,6 @@
 """LightningCLI over this project's networks and data sets: what `main.py` runs and what tools read experiments with."""
 
+import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,6 @@ class CLI(LightningCLI):
             ImageDataModule,
             subclass_mode_model=True,
             subclass_mode_data=True,
-            auto_configure_optimizers=False,  # a network's own arguments say all of them
             save_config_callback=None,
             trainer_defaults={"logger": False, "use_distributed_sampler": False},
             seed_everything_default=42,
@@ -52,6 +52,16 @@ class CLI(LightningCLI):
         links = {"num_classes": "num_classes", "input_size": "image_size", "image_channels": "image_channels"}
         for data, model in links.items():
             parser.link_arguments(f"data.{data}", f"model.init_args.{model}", apply_on="instantiate")
+
+    def before_instantiate_classes(self) -> None:
+        """Refuse Lightning's own flags for optimizers, beside which the network's weight decay would not count.
+
+        Raises:
+            argparse.ArgumentError: one is given.
+        """
+        for flag, ours in (("optimizer", "--model.optimizer"), ("lr_scheduler", "a schedule of callbacks/")):
+            if self._get(self.config, flag):
+                raise argparse.ArgumentError(None, f"--{flag} is not taken here; take {ours}")
 
     def instantiate_trainer(self) -> Trainer:
         """A trainer that writes into the run's folder, with the callbacks of every run of such a network."""

@@ -21,7 +21,10 @@ from main import own_flags
 from run_record import METRICS
 
 PROJECT = Path(__file__).parent
-NO_MATTER = ("logger", "data.init_args.root", "data.init_args.num_workers", "trainer.enable_progress_bar")
+NO_MATTER = (  # facts of a machine, not of the figures
+    *("logger", "trainer.enable_progress_bar", "trainer.accelerator", "trainer.devices", "trainer.num_nodes"),
+    *("data.init_args.root", "data.init_args.num_workers", "data.init_args.resident"),
+)
 HOW_LONG = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")  # may differ until a run is finished
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 

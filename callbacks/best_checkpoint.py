@@ -50,7 +50,7 @@ class BestCheckpoint(ModelCheckpoint):
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Take the last network, if there was no validation to choose by."""
-        if not trainer.strategy.broadcast(os.path.exists(self._path)):
+        if self.best_model_score is None and (self.monitor or trainer.fast_dev_run):
             trainer.save_checkpoint(self._path, weights_only=False)
 
     def state_dict(self) -> dict[str, Any]:

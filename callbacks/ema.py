@@ -35,7 +35,7 @@ class EMA(Callback):
             ValueError: the strategy leaves each process with a part of the weights, or these have 16 bits, in which a
                 thousandth of a difference is rounded away.
         """
-        if trainer.precision in ("bf16-true", "16-true"):
+        if stage == "fit" and trainer.precision in ("bf16-true", "16-true"):
             raise ValueError(
                 f"EMA cannot average weights in {trainer.precision}, where its small steps are rounded away; take "
                 f"--trainer.precision {trainer.precision.removesuffix('-true')}-mixed, or leave out callbacks.EMA"

@@ -75,7 +75,7 @@ class LastCheckpoint(Checkpoint):
         """Save within the epoch if it is time."""
         if not _between_steps(trainer, batch_idx):
             return
-        if trainer.should_stop:
+        if trainer.should_stop and trainer.fit_loop._can_stop_early:  # not before min_epochs
             self._save(trainer)
             self._stopped = True
             return

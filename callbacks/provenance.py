@@ -65,7 +65,7 @@ class Provenance(Callback):
                 "samples": {split: len(rows) for split, rows in getattr(trainer.datamodule, "splits", {}).items()},
                 "changed": {name: values for name, *values in differences(*settings)},
                 "begun": round(epochs.processed + part, 4),
-                "first_epoch": trainer.current_epoch + 1,
+                "first_epoch": epochs.processed + 1,
                 "seconds": 0.0,
             },
         ]

@@ -122,15 +122,18 @@ class RunFolder(Callback):
             self._lock = None
 
 
-def locked(folder: Path) -> FileLock:
+def locked(folder: Path, patience: float | None = None) -> FileLock:
     """The lock of a run's folder, held; the system releases it if the process is killed.
+
+    Args:
+        patience: seconds to wait for another process to end; by default as long as loader processes may need for it.
 
     Raises:
         FileExistsError: another process holds it.
     """
     lock = FileLock(folder / LOCK)
     try:
-        lock.acquire(timeout=PATIENCE)
+        lock.acquire(timeout=PATIENCE if patience is None else patience)
     except Timeout as error:
         raise FileExistsError(f"another process trains in {folder}; let it end, or choose another --name") from error
     return lock
@@ -166,12 +169,14 @@ def new_run(experiment: str, name: str | None, fit: bool) -> Path:
     """Folder for what a command writes, named by the time if not otherwise.
 
     Raises:
-        FileExistsError: a training would overwrite what is there.
+        FileExistsError: a training would overwrite what is there, or another one has begun there.
     """
     folder = Path("runs", experiment, name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     if not name and folder.exists():  # a run of some batches may be over within the second
         folder = next(other for n in count(2) if not (other := folder.with_name(f"{folder.name}-{n}")).exists())
-    if fit and (folder / LAST).exists():
+    if fit and (folder / LOCK).exists():
+        locked(folder, patience=0).release()
+    if fit and any((folder / LAST).parent.glob("*.ckpt")):
         raise FileExistsError(
             f"{folder} holds a run already; fit --continue {folder} goes on with it, and another --name begins another"
         )

@@ -47,26 +47,23 @@ def loaded(source: Path | BinaryIO, eight_bits: bool = False) -> Image.Image:
     """
     try:
         with Image.open(source) as image:
-            deep = _is_deep(image)
-            if not (deep and eight_bits):
-                image.load()
-                image = _turned(image)
+            if eight_bits and _is_deep(image):
+                raise ValueError("it has more than 8 bits a channel, which would be lost; save it with 8 bits")
+            image.load()
+            return _turned(image)
     except MemoryError:
         raise
     except UnidentifiedImageError:
         raise ValueError("it is no picture, or of an unknown format") from None
     except Exception as error:  # whatever a decoder raises of a damaged file
         raise ValueError(getattr(error, "strerror", None) or str(error) or type(error).__name__) from error
-    if deep and eight_bits:
-        raise ValueError("it has more than 8 bits a channel, which would be lost; save it with 8 bits")
-    return image
 
 
 def _is_deep(image: Image.Image) -> bool:
     """Whether the file of a picture that is not decoded yet has more than 8 bits a channel."""
     if image.mode.startswith(("I", "F")):
         return True
-    codings = [str(tile.args) for tile in image.tile]
+    codings = [str(arguments) for *_, arguments in image.tile]
     if image.format == "PPM":
         return any(int(number) > 255 for coding in codings for number in re.findall(r"\d+", coding))
     return any(re.search(r"(?<!BGR);16", coding) for coding in codings)  # BGR;16 has 5 or 6 bits a channel

@@ -55,8 +55,8 @@ class Network(LightningModule):
             then, now = state["param_groups"], fresh.param_groups
             if len(then) != len(now):
                 raise ValueError(
-                    f"the checkpoint's optimizer has {len(then)} groups of weights and this one {len(now)}: whether "
-                    "there is weight decay cannot change within a run; begin another"
+                    f"the checkpoint's optimizer has {len(then)} groups of weights and this one {len(now)}: which "
+                    "weights have decay or a rate of their own cannot change within a run; begin another"
                 )
             lost, new = then[0].keys() - now[0].keys() - {"initial_lr"}, now[0].keys() - then[0].keys()
             if lost and new:  # one of both alone is another version of the same

@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 import callbacks as cb
 import main
+from callbacks.run_folder import locked
 from datamodules import Digits
 
 PROJECT = Path(main.__file__).parent
@@ -260,7 +261,7 @@ def test_a_training_that_cannot_go_on_leaves_the_run_as_it_was(
     for flags, words in (
         (["--model", "lightning_modules.CifarResNet"], "another network"),
         (["--model.optimizer", "torch.optim.Adam"], "another optimizer than Adam"),
-        (["--model.weight_decay", "0"], "whether there is weight decay cannot change"),
+        (["--model.weight_decay", "0"], "which weights have decay or a rate of their own cannot change"),
     ):
         printed = fails(capsys, monkeypatch, "fit", "--continue", str(folder), "--trainer.max_epochs", "2", *flags)
         assert words in printed
@@ -297,12 +298,29 @@ def test_a_test_of_another_kind_does_not_replace_the_report(
     assert json.loads((folder / "report/metrics.json").read_text())["test/top1"] == json.loads(metrics)["test/top1"]
 
 
+def test_what_holds_a_checkpoint_is_a_run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Be it but the best one, where the last was deleted or every tenth epoch has one."""
+    run("fit", "--name", "a", "--trainer.max_epochs", "1")
+    Path("runs/quickstart_digits/a/checkpoints/last.ckpt").unlink()
+    assert "holds a run already" in fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, "--name", "a")
+    shutil.rmtree("runs/quickstart_digits/a/checkpoints")
+    held = locked(Path("runs/quickstart_digits/a"))
+    assert "another process trains in" in fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, "--name", "a")
+    held.release()
+    run("fit", "--name", "a", "--trainer.max_epochs", "1")
+
+
 def test_one_callback_alone_need_not_be_a_list(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run("fit", "--name", "a", "--trainer.max_epochs", "1", "--trainer.callbacks", "callbacks.EMA")
     assert "weights_in_training" in torch.load("runs/quickstart_digits/a/checkpoints/last.ckpt", weights_only=True)
-    assert "optimizer" in fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, "--optimizer", "SGD")
+
+
+def test_there_is_one_way_to_an_optimizer(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for flag, value in (("optimizer", "SGD"), ("lr_scheduler", "ConstantLR")):
+        error = fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, f"--{flag}", value)
+        assert f"--{flag} is not taken here" in error
 
 
 def test_a_broken_picture_is_named_by_the_command(

@@ -136,6 +136,16 @@ def test_a_training_whose_time_is_over_goes_on_within_the_epoch(tmp_path: Path, 
     assert histories[0] == histories[1]
 
 
+def test_a_wish_to_stop_before_its_time_is_none(tmp_path: Path, shards: Path) -> None:
+    """With min_epochs Lightning trains on, and wishes to stop at each step."""
+    fit(tmp_path, shards, End(STEPS + 3), limits={"min_epochs": 3})
+    last, previous = (
+        torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True)["global_step"]
+        for name in ("last", "previous")
+    )
+    assert (last, previous) == (3 * STEPS, 2 * STEPS)
+
+
 def test_a_pause_after_the_last_validation_of_an_epoch_waits_for_its_end(tmp_path: Path, shards: Path) -> None:
     class Ask(Callback):
         def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
@@ -161,6 +171,10 @@ def test_without_a_validation_the_last_network_is_tested(
     trainer = fit(tmp_path, shards, limits=limits)
     best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
     assert best["global_step"] == trainer.global_step > 0
+    if "limit_val_batches" in limits:
+        last = str(tmp_path / "checkpoints/last.ckpt")
+        fit(tmp_path, shards, limits=limits | {"max_epochs": 2}, ckpt_path=last)
+        assert torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 2 * STEPS
 
 
 def test_a_new_folder_gets_a_best_checkpoint_of_its_own(tmp_path: Path, shards: Path) -> None:

@@ -150,3 +150,4 @@ def test_weights_of_sixteen_bits_are_refused() -> None:
     trainer = Trainer(accelerator="cpu", precision="bf16-true", logger=False, enable_checkpointing=False)
     with pytest.raises(ValueError, match="take --trainer.precision bf16-mixed"):
         EMA().setup(trainer, Small(), "fit")
+    EMA().setup(trainer, Small(), "test")  # which averages nothing
