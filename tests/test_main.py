@@ -339,7 +339,7 @@ def test_a_broken_picture_is_named_by_the_command(
 
 
 @pytest.mark.slow
-def test_the_quickstart_reaches_97_percent(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_quickstart_reaches_95_percent(capsys: pytest.CaptureFixture[str]) -> None:
     main.run_command(["fit", *DIGITS, "--name", "a", "--then", "test"])
     last_line = capsys.readouterr().out.strip().splitlines()[-1]
-    assert float(last_line.removeprefix("test top-1 = ")) >= 0.97
+    assert float(last_line.removeprefix("test top-1 = ")) >= 0.95
