@@ -12,10 +12,14 @@ from datamodules.pack import Samples
 from datamodules.picture_files import files_below, is_picture
 
 SPLITS = {
-    **{"train": "train", "training": "train"},
-    **{"val": "val", "valid": "val", "validation": "val"},
-    **{"test": "test", "testing": "test"},
-}
+    "train": "train",
+    "training": "train",
+    "val": "val",
+    "valid": "val",
+    "validation": "val",
+    "test": "test",
+    "testing": "test",
+}  # by the names of their folders, in small letters
 
 logger = logging.getLogger("litvision")
 
