@@ -15,7 +15,7 @@ import yaml
 import cli
 from callbacks.prediction_store import OF_VALIDATION
 from callbacks.provenance import differences
-from callbacks.run_folder import LAST, config_of
+from callbacks.run_folder import config_of, holds_run
 from lightning_modules import Classifier
 from main import own_flags
 from run_record import METRICS
@@ -112,7 +112,7 @@ def finished_run(
         raise ValueError(f"{config} trains no classifier, and nothing else has an accuracy to compare")
     run = Path("runs") / config.stem / name
     proof = run / (METRICS if then == "test" else OF_VALIDATION)
-    if (run / LAST).exists():
+    if proof.exists() or holds_run(run):
         require_same_settings(run, settings, NO_MATTER if proof.exists() else (*NO_MATTER, *HOW_LONG))
     if proof.exists():
         return run

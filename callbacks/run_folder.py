@@ -59,7 +59,7 @@ class RunFolder(Callback):
         folder.mkdir(parents=True, exist_ok=True)
         if stage == "fit":
             self._lock = locked(folder)
-        if not (folder / LAST).exists():
+        if not holds_run(folder):
             self._write_config(folder)
         elif stage != "fit":
             self._require_same_evaluation(folder)
@@ -176,11 +176,16 @@ def new_run(experiment: str, name: str | None, fit: bool) -> Path:
         folder = next(other for n in count(2) if not (other := folder.with_name(f"{folder.name}-{n}")).exists())
     if fit and (folder / LOCK).exists():
         locked(folder, patience=0).release()
-    if fit and any((folder / LAST).parent.glob("*.ckpt")):
+    if fit and holds_run(folder):
         raise FileExistsError(
             f"{folder} holds a run already; fit --continue {folder} goes on with it, and another --name begins another"
         )
     return folder
+
+
+def holds_run(folder: Path) -> bool:
+    """Whether there is any checkpoint; users delete some of them to save space."""
+    return any((folder / LAST).parent.glob("*.ckpt"))
 
 
 def begun(experiment: str, name: str | None, command: str) -> Path | None:

@@ -67,6 +67,10 @@ def test_seeds_are_trained_once_and_tested_later(run: Callable, tmp_path: Path) 
     assert "lr 0.05, not 0.5" in refused
     assert commands == []
 
+    kept = (runs / "x-seed1/checkpoints/last.ckpt").rename(tmp_path / "last.ckpt")
+    assert "lr 0.05, not 0.5" in run("--seeds", "1", "--name", "x", "--lr", "0.5")[0]
+    kept.rename(runs / "x-seed1/checkpoints/last.ckpt")
+
     os.remove(runs / "x-seed2/report/val_probabilities.h5")  # as if it had been interrupted after its last epoch
     trained = (runs / "x-seed2/checkpoints/last.ckpt").stat().st_mtime_ns
     (command,) = run("--seeds", "1", "2", "--name", "x")[1]
