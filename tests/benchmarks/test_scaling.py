@@ -37,7 +37,8 @@ def test_a_row_for_each_callback_and_their_sum(tmp_path: Path, monkeypatch: pyte
         )
     milliseconds = float(step.split()[3])
     share = 100 * (1e-3 * table["StepSeed"][0] + table["StepSeed"][1] / scaling.EPOCH) / milliseconds
-    assert table["StepSeed"][2] == pytest.approx(share, rel=0.1, abs=0.02)
+    rounding = 0.5 / milliseconds  # of so short a step, in whole milliseconds
+    assert table["StepSeed"][2] == pytest.approx(share, rel=0.1 + rounding, abs=0.02)
 
 
 class Slow(Callback):
