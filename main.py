@@ -44,7 +44,7 @@ def own_flags(args: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 def run_command(args: Sequence[str]) -> None:
     """Resolve the flags of a run, then leave the command to LightningCLI."""
     flags, command = own_flags(args)
-    typed = " ".join(["main.py", *args])
+    typed = shlex.join(["main.py", *args])
     fit = command[:1] == ["fit"]
     _refuse_contradictions(flags, fit)
     configs = [Path(value) for flag, value in pairwise(command) if flag in ("-c", "--config")]

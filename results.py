@@ -2,10 +2,11 @@
 
 import importlib
 import re
+import shlex
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import groupby
+from itertools import groupby, pairwise, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,23 @@ from fit_and_test import is_classifier
 
 PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
 FIGURE = re.compile(r"([\d.]+) % (test|validation) accuracy")
-CHANGED = re.compile(r"--(?!config|then|trainer\.max_epochs|trainer\.limit_train_batches)\S+ \S+")
-FLAGS = re.compile(r"--(\S+)")
+TOLD_ELSEWHERE = ("config", "then", "seed_everything", "trainer.max_epochs", "trainer.limit_train_batches")
 
 Record = dict[str, Any]
 
 
 def without_seed(record: Record) -> str:
     """The command that runs with other seeds share."""
-    return re.sub(r" --seed_everything \d+", "", record["command"])
+    return re.sub(r" --seed_everything[ =]\d+", "", record["command"])
+
+
+def flags_of(command: str) -> Iterator[tuple[str, str]]:
+    """The name of each flag, with a ``+`` where it appends to a list, and the flag with its value as it was typed."""
+    words = shlex.split(command)
+    for word, following in pairwise([*words, "--"]):
+        if word.startswith("--"):
+            name, equals, _ = word.removeprefix("--").partition("=")
+            yield name, shlex.join([word] if equals or following.startswith("--") else [word, following])
 
 
 def page(records: list[Record], experiments: list[Path], more: list[str]) -> str:
@@ -179,7 +188,7 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
 
 def changed(record: Record) -> str:
     """The settings that a command gives besides how much is trained."""
-    flags = CHANGED.findall(without_seed(record))
+    flags = [typed for name, typed in flags_of(record["command"]) if name not in TOLD_ELSEWHERE]
     return f" with `{' '.join(flags)}`" if flags else ""
 
 
@@ -191,21 +200,28 @@ def recipe_of(experiment: dict[str, Any], record: Record) -> tuple[str, str]:
 def changed_since(record: Record, experiment: dict[str, Any]) -> str:
     """The settings of an experiment's file, as it is, that a run had not, for all that its command says."""
     file = {section: experiment[section] for section in ("model", "data", "trainer") if section in experiment}
-    given = (*FLAGS.findall(record["command"]), "trainer.max_epochs")
-    names = dict.fromkeys(name.replace(".init_args", "") for name in unlike(file, record["config"]))
+    given = [*(name for name, _ in flags_of(record["command"])), "trainer.max_epochs"]
+    if "lr" in given:
+        given.append("model.optimizer.lr")
+    longer = [name.removesuffix("+") for name in given if name.endswith("+")]
+    names = dict.fromkeys(name.replace(".init_args", "") for name in unlike(file, record["config"], longer))
     names = [name for name in names if not any(name == flag or name.startswith(f"{flag}.") for flag in given)]
     return f", **before {', '.join(f'`{name}`' for name in names)}**" if names else ""
 
 
-def unlike(asked: Any, had: Any, name: str = "") -> Iterator[str]:
-    """Names of what is asked for in a configuration that has something else there, or nothing."""
+def unlike(asked: Any, had: Any, longer: Sequence[str] = (), name: str = "") -> Iterator[str]:
+    """Names of what is asked for in a configuration that has something else there, or nothing.
+
+    Args:
+        longer: names of the lists to which the configuration may add.
+    """
     if isinstance(asked, dict):
         had = {str(key): value for key, value in had.items()} if isinstance(had, dict) else {}
         for key, value in asked.items():
-            yield from unlike(value, had.get(str(key)), f"{name}.{key}".lstrip("."))
-    elif isinstance(asked, list) and isinstance(had, list) and len(asked) == len(had):
-        for one, other in zip(asked, had, strict=True):
-            yield from unlike(one, other, name)
+            yield from unlike(value, had.get(str(key)), longer, f"{name}.{key}".lstrip("."))
+    elif isinstance(asked, list) and isinstance(had, list) and (len(asked) == len(had) or name in longer):
+        for one, other in zip_longest(asked, had[: len(asked)]):
+            yield from unlike(one, other, longer, name)
     elif asked != had:
         yield name
 

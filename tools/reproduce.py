@@ -20,14 +20,14 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from fit_and_test import PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
-from results import Record, ensembles, identity, linear, page, without_seed
+from results import Record, ensembles, flags_of, identity, linear, page, without_seed
 from run_record import chosen_epoch
 from terminal import command_line, plainly
 
 ENSEMBLE = "report/ensemble.json"
 MACHINE_FACTS = (
-    *("--data.source", "--data.root", "--data.num_workers", "--trainer.enable_progress_bar"),
-    *("--name", "--resume", "--logger"),
+    *("data.source", "data.root", "data.num_workers", "trainer.enable_progress_bar"),
+    *("name", "resume", "logger"),
 )
 
 
@@ -112,9 +112,10 @@ def record_of(run: Path) -> Record:
 
 def without_machine_facts(command: str) -> str:
     """The command that gives the same run on another machine."""
-    words = re.sub(r"\S*/(?=experiments/\S+\.yaml)", "", command).split(" ")
-    dropped = {i for i, word in enumerate(words) if word in MACHINE_FACTS}
-    return " ".join(word for i, word in enumerate(words) if i not in dropped and i - 1 not in dropped)
+    for name, typed in flags_of(command):
+        if name in MACHINE_FACTS:
+            command = command.replace(f" {typed}", "", 1)
+    return re.sub(r"\S*/(?=experiments/\S+\.yaml)", "", command)
 
 
 def main() -> None:

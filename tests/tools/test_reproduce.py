@@ -153,6 +153,31 @@ def test_settings_that_have_changed_since_are_named(folder: Path) -> None:
     assert results.row([record], planned, file).split("|")[4].strip() == ""  # no difference to another recipe's figure
 
 
+def test_a_callback_that_a_flag_adds_is_named_and_changes_no_recipe(folder: Path) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    file = yaml.safe_load(experiment_file("quickstart_digits").read_text())
+    file["trainer"]["callbacks"] = [{"class_path": "callbacks.PolyDecay", "init_args": {"power": 2.0}}]
+    added = {"class_path": "callbacks.ChannelsLast"}
+    record["config"]["trainer"]["callbacks"] = [*copy.deepcopy(file["trainer"]["callbacks"]), added]
+    flags = "--trainer.callbacks+=callbacks.ChannelsLast --trainer.precision=bf16-mixed"
+    record["command"] = f"main.py fit --seed_everything 1 {flags} --trainer.max_epochs 1 --debug"
+    assert results.changed(record) == f" with `{flags} --debug`"
+    assert results.changed_since(record, file) == ""
+    file["trainer"]["callbacks"][0]["init_args"]["power"] = 1.0
+    assert results.changed_since(record, file) == ", **before `trainer.callbacks.power`**"
+    record["command"] = "main.py fit"
+    assert results.changed_since(record, file) == ", **before `trainer.callbacks`**"
+
+
+def test_the_short_flag_of_the_learning_rate_is_no_change_of_the_file(folder: Path) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    file = yaml.safe_load(experiment_file("quickstart_digits").read_text())
+    record["config"]["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.123
+    assert results.changed_since(record, file) == ", **before `model.optimizer.lr`**"
+    record["command"] += " --lr 0.123"
+    assert results.changed_since(record, file) == ""
+
+
 def test_runs_of_another_recipe_have_a_row_of_their_own(folder: Path) -> None:
     one, other = (
         json.loads((folder / f"docs/records/quickstart_digits-short-seed{seed}.json").read_text()) for seed in (1, 2)
@@ -193,6 +218,8 @@ def test_difference_and_subset(folder: Path) -> None:
 def test_commands_name_no_folder_of_a_machine() -> None:
     typed = "main.py fit --config /some/where/experiments/a.yaml --data.source /pictures --then test --name b"
     assert reproduce.without_machine_facts(typed) == "main.py fit --config experiments/a.yaml --then test"
+    typed = "main.py fit '--data.source=/my pictures' -c a.yaml --data.root '/my sets' --debug --data.batch_size 8"
+    assert reproduce.without_machine_facts(typed) == "main.py fit -c a.yaml --debug --data.batch_size 8"
 
 
 def test_published_figures_of_flags() -> None:
