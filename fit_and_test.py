@@ -1,12 +1,12 @@
 """Training runs of an experiment in processes of their own, or finishing them: what tools do with several runs."""
 
-import importlib
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
+from pkgutil import resolve_name
 from types import FrameType
 from typing import Any, Literal
 
@@ -55,8 +55,7 @@ def is_trained(config: Path) -> bool:
 
 def is_classifier(experiment: dict[str, Any]) -> bool:
     """Whether an experiment trains one, so that it has an accuracy."""
-    module, name = experiment["model"]["class_path"].rsplit(".", 1)
-    return issubclass(getattr(importlib.import_module(module), name), Classifier)
+    return issubclass(resolve_name(experiment["model"]["class_path"]), Classifier)
 
 
 def runs_of_seeds(

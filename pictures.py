@@ -25,6 +25,18 @@ def picture(source: Path | bytes, size: int | None) -> np.ndarray:
     return fit(loaded(io.BytesIO(source) if isinstance(source, bytes) else source), size)
 
 
+def named_picture(file: Path, size: int | None) -> np.ndarray:
+    """The same of a file, which an error names.
+
+    Raises:
+        ValueError: it cannot be read; says which and why.
+    """
+    try:
+        return picture(file, size)
+    except ValueError as error:
+        raise ValueError(f"{file} cannot be read: {error}") from error
+
+
 def opened(path: Path) -> Image.Image:
     """A picture file at its own size: upright, 8 bits a channel, grey or RGB (L, RGB), with alpha if any (LA, RGBA).
 

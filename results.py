@@ -1,6 +1,5 @@
 """The page of results, made from records alone: published figures beside ours."""
 
-import importlib
 import re
 import shlex
 import statistics
@@ -8,15 +7,21 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import groupby, pairwise, zip_longest
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import yaml
 
 from callbacks.provenance import abbreviated
+from datamodules import ImageDataModule
 from fit_and_test import is_classifier
 
 PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
 FIGURE = re.compile(r"([\d.]+) % (test|validation) accuracy")
+SAME_EXPERIMENT = re.compile(  # flags beside which a published figure still says what to expect
+    r"--(data\.(validate_on_test|resident)|trainer\.(accelerator|devices|num_nodes|strategy|precision))\b"
+    r"|--trainer\.callbacks\+[= ]callbacks\.(ChannelsLast|Compile)$"
+)
 TOLD_ELSEWHERE = ("config", "then", "seed_everything", "trainer.max_epochs", "trainer.limit_train_batches")
 
 Record = dict[str, Any]
@@ -45,9 +50,10 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
         "Test accuracy is measured once, on the checkpoint that validation chose. Where a command has",
         "`--data.validate_on_test true`, as the published runs, the test split validates: nothing is chosen by it, and",
         "the checkpoint of the last epoch is tested. The deviation is that over the seeds; of one seed, that of a",
-        "share of so many test pictures. Where less was trained than the experiment says, in epochs or pictures, that",
-        "is in bold, and there is no difference to state. Flags that a run had besides are named in its row, and in",
-        "bold the settings of the experiment's file that have changed since, or that were not recorded.",
+        "share of so many test pictures. Where less was trained than the experiment says, in epochs, pictures or",
+        "classes, that is in bold. Flags that a run had besides are named in its row, and in bold the settings of the",
+        "experiment's file that have changed since, or that were not recorded. A difference is stated where none of",
+        "these makes another experiment of it.",
         "",
         "| experiment | published | ours | difference | top-5 | epochs | pictures | images/s | time | seeds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -60,13 +66,16 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
         settings = yaml.safe_load(text)
         recipe = partial(recipe_of, settings)
         mine = sorted((r for r in records if r["experiment"] == experiment.stem), key=recipe)
-        if not mine:
-            lines.append(f"| {experiment.stem} | {published(text, '')} | no record | | | | | | | |")
+        figures = figures_of(text)
         for (command, _), runs in groupby(mine, recipe):
-            group = list(runs)
-            lines.append(row(group, published(text, command), settings))
+            group, flags = list(runs), flags_with_figure(figures, command)
+            lines.append(row(group, figures[flags], settings, flags))
             for record in group:
                 curves += ["", *curve(record)]
+        had = {flags_with_figure(figures, record["command"]) for record in mine}
+        for flags, figure in figures.items():
+            if flags not in had:
+                lines.append(f"| {experiment.stem}{f' `{flags}`' * bool(flags)} | {figure} | no record | | | | | | | |")
     return "\n".join([*lines, *more, "", "## Records", *curves, ""])
 
 
@@ -87,7 +96,7 @@ def ensembles(records: list[Record], experiments: Path) -> list[str]:
         whole = experiments / f"ensemble_{record['experiment'].partition('_')[2]}.yaml"
         cells = [
             f"{len(accuracies)} of {record['experiment']}",
-            published(whole.read_text(encoding="utf-8"), "") if whole.exists() else "",
+            figures_of(whole.read_text(encoding="utf-8"))[""] if whole.exists() else "",
             f"{100 * record['mean']:.2f} % ± {100 * statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else "",
             f"{100 * max(accuracies):.2f} %",
             f"**{100 * record['ensemble']:.2f} %**",
@@ -136,27 +145,36 @@ def trained(record: Record, planned: int) -> str:
     """The epochs of a run, in bold where they, or their batches, are fewer than the experiment says."""
     share = record["config"]["trainer"]["limit_train_batches"]
     if record["epochs"] >= planned and not share:
-        return str(planned)
+        return str(record["epochs"])
     return f"**shortened: {record['epochs']} of {planned}{f', of {share} batches' * bool(share)}**"
 
 
-def published(experiment: str, command: str) -> str:
-    """The published figure that an experiment's file quotes, for these flags."""
-    texts = {flags or "": text for flags, text in PUBLISHED.findall(experiment.replace("\n# ", "\n"))}
-    return next((text for flags, text in texts.items() if flags and flags in command), texts.get("", ""))
+def figures_of(experiment: str) -> dict[str, str]:
+    """The published figures that an experiment's file quotes, by the flags that they are of; its own is of none."""
+    return {flags or "": figure for flags, figure in PUBLISHED.findall(experiment.replace("\n# ", "\n"))}
 
 
-def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
-    """A line of the table, of runs that differ by their seeds."""
+def flags_with_figure(figures: dict[str, str], command: str) -> str:
+    """The flags in a command that have a published figure."""
+    return next((flags for flags in figures if flags and f" {flags} " in f"{command} "), "")
+
+
+def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str = "") -> str:
+    """A line of the table, of runs that differ by their seeds.
+
+    Args:
+        quoted: the published figure.
+        flags: that it is of.
+    """
     record, samples = runs[0], runs[0]["metrics"]["samples"]
-    planned, official = experiment["trainer"]["max_epochs"], official_samples(record)
+    planned, official = experiment["trainer"]["max_epochs"], data_set(record).official_samples
     pictures = sum(record["samples"].values())
     if record["config"]["data"]["init_args"]["validate_on_test"]:
         pictures -= record["samples"]["val"]
     epochs, few = trained(record, planned), bool(official) and pictures < 0.99 * official
-
     since = changed_since(record, experiment)
-
+    others = [typed for typed in told_flags(record) if typed not in flags and not SAME_EXPERIMENT.match(typed)]
+    comparable = epochs == str(planned) and not few and not since and not others
     figure = FIGURE.search(quoted)
     on_validation = bool(figure) and figure[2] == "validation"
     values = [run["validation"]["val/top1"] if on_validation else run["metrics"]["test/top1"] for run in runs]
@@ -170,12 +188,12 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
         record["experiment"],
         quoted,
         f"**{100 * mean:.2f} %** ± {100 * deviation:.1f}" + " in validation" * on_validation,
-        f"{100 * mean - float(figure[1]):+.2f}" if figure and epochs == str(planned) and not few and not since else "",
+        f"{100 * mean - float(figure[1]):+.2f}" if figure and comparable else "",
         f"{100 * statistics.mean(run['metrics']['test/top5'] for run in runs):.2f} %"
         if "test/top5" in record["metrics"]
         else "",
         epochs,
-        f"**{pictures} of {official}**" if few else f"{pictures}",
+        f"**{pictures} of {official}{few_classes(record)}**" if few else f"{pictures}",
         f"{statistics.median(speeds):.0f}" if speeds else "",
         f"{statistics.mean(run['seconds'] for run in runs) / 60:.0f} min",
         f"{len(runs)}: "
@@ -188,8 +206,13 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any]) -> str:
 
 def changed(record: Record) -> str:
     """The settings that a command gives besides how much is trained."""
-    flags = [typed for name, typed in flags_of(record["command"]) if name not in TOLD_ELSEWHERE]
+    flags = told_flags(record)
     return f" with `{' '.join(flags)}`" if flags else ""
+
+
+def told_flags(record: Record) -> list[str]:
+    """The flags of a run that no other column tells, as they were typed."""
+    return [typed for name, typed in flags_of(record["command"]) if name not in TOLD_ELSEWHERE]
 
 
 def recipe_of(experiment: dict[str, Any], record: Record) -> tuple[str, str]:
@@ -226,10 +249,15 @@ def unlike(asked: Any, had: Any, longer: Sequence[str] = (), name: str = "") -> 
         yield name
 
 
-def official_samples(record: Record) -> int | None:
-    """How many pictures the whole data set has."""
-    module, name = record["config"]["data"]["class_path"].rsplit(".", 1)
-    return getattr(importlib.import_module(module), name).official_samples
+def few_classes(record: Record) -> str:
+    """How many classes there were, if not all."""
+    classes, official = record.get("classes"), data_set(record).official_classes  # early runs do not say
+    return f", {classes} of {official} classes" if classes and official and classes < official else ""
+
+
+def data_set(record: Record) -> type[ImageDataModule]:
+    """What a run was trained on."""
+    return resolve_name(record["config"]["data"]["class_path"])
 
 
 def curve(record: Record) -> list[str]:

@@ -24,9 +24,9 @@ class Provenance(Callback):
     """Writes ``sessions.json`` into the run's folder: an entry for each time that the run was started or continued.
 
     An entry holds ``command``, ``started`` (UTC), ``commit`` (with ``+changes`` where the tree had any; null outside a
-    checkout), ``versions``, ``hardware``, ``processes``, ``precision``, ``samples`` of each split, the settings
-    ``changed`` since the entry before (old and new value), ``begun`` (the finished epochs by then, with a fraction),
-    the first and last epoch, and the seconds between them.
+    checkout), ``versions``, ``hardware``, ``processes``, ``precision``, ``samples`` of each split, the number of
+    ``classes`` (null where there are none), the settings ``changed`` since the entry before (old and new value),
+    ``begun`` (the finished epochs by then, with a fraction), the first and last epoch, and the seconds between them.
 
     Args:
         config: the resolved configuration as YAML text.
@@ -63,6 +63,7 @@ class Provenance(Callback):
                 "processes": trainer.world_size,
                 "precision": str(trainer.precision),
                 "samples": {split: len(rows) for split, rows in getattr(trainer.datamodule, "splits", {}).items()},
+                "classes": len(getattr(trainer.datamodule, "classes", ())) or None,
                 "changed": {name: values for name, *values in differences(*settings)},
                 "begun": round(epochs.processed + part, 4),
                 "first_epoch": epochs.processed + 1,

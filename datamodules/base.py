@@ -24,7 +24,15 @@ from datamodules.augmentation import AugmentedPictures, Transform, transformed_s
 from datamodules.batch_augment import BatchAugment
 from datamodules.batches import Batches
 from datamodules.download import download
-from datamodules.geometry import Border, Interpolation, resize_matrix, ten_crops, warp_on_device, with_mirrored
+from datamodules.geometry import (
+    Border,
+    Interpolation,
+    resize_matrices,
+    resize_matrix,
+    ten_crops,
+    warp_on_device,
+    with_mirrored,
+)
 from datamodules.jpeg import Encoding
 from datamodules.loader import Batch, BatchLoader
 from datamodules.lock import one_at_a_time
@@ -55,7 +63,8 @@ class ImageDataModule(LightningDataModule):
         val_fraction: share of the training samples kept for validation, stratified; the data set's own by default.
         test_fraction: share of all samples kept for testing, stratified, in a data set without an official test split;
             the data set's own by default.
-        validate_on_test: train on all training samples and validate on the test split, as many published runs did.
+        validate_on_test: train on all training samples and validate on the test split, as many published runs did; an
+            official validation split is left out then.
         split_seed: seed of the stratified splits and of the stored order of the training rows.
         folds: for cross-validation: stratified parts of all samples that would train or validate, of which one
             validates; val_fraction and an official validation split then have no effect.
@@ -82,6 +91,7 @@ class ImageDataModule(LightningDataModule):
     name: str
     classes: Sequence[str]
     official_samples: int | None = None  # in all splits of the whole data set; None where there is no such number
+    official_classes: int | None = None  # the same of classes, where only the files tell which there are
     default_image_size: int
     default_val_fraction = 0.1
     default_test_fraction = 0.25
@@ -365,7 +375,7 @@ class ImageDataModule(LightningDataModule):
         elif not self._on_cpu or (split == "test" and self.views != "one"):
             batches = Batches(pictures, self.image_size, pinned=self._pinned)
         elif self.input_size != self.image_size:
-            matrices = partial(_resized, resize_matrix(self.image_size, self.input_size))
+            matrices = partial(resize_matrices, self.image_size, self.input_size)
             batches = Batches(pictures, self.input_size, matrices, normalization=self._loaders_normalization)
         else:
             batches = Batches(pictures, self.image_size, normalization=self._loaders_normalization)
@@ -489,11 +499,6 @@ def classes_of_files(data: ImageDataModule) -> list[str]:
 def run_seed() -> int:
     """The seed of the run: what seed_everything was given, else torch's own."""
     return int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed() % 2**63))
-
-
-def _resized(matrix: np.ndarray, keys: np.ndarray) -> np.ndarray:
-    """The same matrix ``(B, 2, 3)`` for all."""
-    return np.broadcast_to(matrix, (len(keys), 2, 3))
 
 
 def _whole_batch(batch: Batch) -> Batch:

@@ -32,14 +32,10 @@ class DogsVsCats(ImageDataModule):
     def read(self, raw: Path) -> dict[str, Samples]:
         """Cats, then dogs, in the order of their numbers."""
         kaggle = (raw / "train").is_dir()
-        folders = {name: raw / "train" if kaggle else raw / "PetImages" / name.capitalize() for name in self.classes}
-        files = [
-            path
-            for name, folder in folders.items()
-            for path in sorted(folder.glob(f"{name}.*.jpg" if kaggle else "*.jpg"), key=number)
-        ]
-        cats = sum(1 for path in files if "cat" in (path.name if kaggle else path.parent.name).lower())
-        return {"train": Samples(files, np.repeat([0, 1], [cats, len(files) - cats]))}
+        pattern = "train/{}.*.jpg" if kaggle else "PetImages/{}/*.jpg"
+        names = self.classes if kaggle else map(str.capitalize, self.classes)
+        cats, dogs = (sorted(raw.glob(pattern.format(name)), key=number) for name in names)
+        return {"train": Samples([*cats, *dogs], np.repeat([0, 1], [len(cats), len(dogs)]))}
 
 
 def number(path: Path) -> int:

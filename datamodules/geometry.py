@@ -72,6 +72,11 @@ def resize_matrix(size: int, new_size: int) -> np.ndarray:
     return np.array([[scale, 0, (scale - 1) / 2], [0, scale, (scale - 1) / 2]])
 
 
+def resize_matrices(size: int, new_size: int, keys: np.ndarray) -> np.ndarray:
+    """The same for each key ``(B,)``: ``(B, 2, 3)``."""
+    return np.broadcast_to(resize_matrix(size, new_size), (len(keys), 2, 3))
+
+
 def mirrored(matrices: np.ndarray, where: np.ndarray, width: int) -> np.ndarray:
     """The matrices ``(B, 2, 3)``, those ``where`` ``(B,)`` is true with the output flipped from left to right."""
     flipped = matrices.copy()
@@ -106,8 +111,8 @@ def warp_on_device(
 
 def ten_crops(images: Tensor, size: int) -> Tensor:
     """Corners, centre and their mirror images of each picture, ``(10 B, size, size, C)``, of ``(B, H, W, C)``."""
-    crops = transforms.ten_crop(images.permute(0, 3, 1, 2), size)
-    return torch.stack(crops, dim=1).flatten(0, 1).permute(0, 2, 3, 1)
+    crops = torch.stack(transforms.five_crop(images.permute(0, 3, 1, 2), size), dim=1)
+    return torch.cat([crops, crops.flip(-1)], dim=1).flatten(0, 1).permute(0, 2, 3, 1)
 
 
 def with_mirrored(images: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from datamodules.loader import Batch
 from datamodules.pack import Samples
 from datamodules.pair_windows import CHANNELS, STRIDE, Colour, PairWindows
 from datamodules.picture_files import files_below, is_picture
-from datamodules.shards import ShardDataset
 
 FACTORS = (2, 3, 4)
 WINDOW = 33  # pixels
@@ -161,8 +160,7 @@ class PhotographPairs(ImageDataModule):
 
     def photographs(self, split: str) -> list[Path]:
         """The photographs whose windows are in a split of the packed set; known after ``setup``."""
-        rows = self.splits[split]
-        return [self.source / self.classes[number] for number in np.unique(labels_of(rows))]
+        return [self.source / self.classes[number] for number in np.unique(self.splits[split].labels)]
 
     def on_after_batch_transfer(self, batch: Batch, dataloader_idx: int) -> tuple[Tensor, Tensor]:
         """``(interpolated, originals)``, float ``(B, C, 33, 33)`` in 0 .. 1 and the module's precision."""
@@ -184,8 +182,3 @@ class PhotographPairs(ImageDataModule):
                 return min(image.size) // self.upscale_factor * self.upscale_factor >= WINDOW
         except Exception:  # see ``picture_files.loaded``
             return True
-
-
-def labels_of(rows: ShardDataset) -> np.ndarray:
-    """Labels int64 ``(N,)`` of all rows."""
-    return rows.gather(np.arange(len(rows)))[1]

@@ -326,6 +326,11 @@ class ShardDataset(Dataset):
         return np.diff(self._starts).tolist()
 
     @property
+    def labels(self) -> np.ndarray:
+        """Labels int64 ``(N,)`` of all rows; no picture is read."""
+        return np.concatenate([self._map(shard)[1] for shard in range(len(self._layouts))])
+
+    @property
     def encoding(self) -> Encoding:
         """How the pictures are stored."""
         return self._layouts[0].encoding

@@ -15,7 +15,7 @@ class Splitting:
     Args:
         val_fraction: share of the training samples that validates, where no official split does.
         test_fraction: share of all samples that tests, where no official split does.
-        validate_on_test: the test split validates, and all others train.
+        validate_on_test: the test split validates, and an official validation split is left out.
         seed: of the splits and of the stored order of the training rows.
         folds: parts of the development samples, training and validation together, of which one validates.
         fold: which one, from 1.

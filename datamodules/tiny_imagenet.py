@@ -16,6 +16,7 @@ class TinyImageNet(ImageDataModule):
 
     name = "tiny_imagenet"
     official_samples = 110_000
+    official_classes = 200
     default_image_size = 64
     raw_folder = "tiny-imagenet-200"
     raw_file = "wnids.txt"

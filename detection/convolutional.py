@@ -8,10 +8,10 @@ from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from detection.layers import Refused, padded_layer, sliding
 from detection.windows import logits_of_windows
+from lightning_modules.shapes import on_shapes
 from predictor import Predictor
 
 TOLERANCE = 1e-4  # between the logits of both ways, as a share of the greatest; rounding is about a hundredth of it
@@ -75,12 +75,9 @@ class Convolutional(nn.Module):
 
         The first one may come sooner, where the network leaves out the last pixels of a window.
         """
-        tensors = {**dict(self.net.named_parameters()), **dict(self.net.named_buffers())}
-        shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
         grown: list[int] = []
         for width in range(self.window, 3 * self.window + 1):
-            image = torch.empty(1, 3, self.window, width, device="meta")
-            if functional_call(self.net, shapes, image).shape[-1] > len(grown) + 1:
+            if on_shapes(self.net, 1, 3, self.window, width).shape[-1] > len(grown) + 1:
                 grown.append(width)
             if len(grown) == 2:
                 return grown[1] - grown[0]

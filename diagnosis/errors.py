@@ -11,7 +11,7 @@ from callbacks.training_monitor import HISTORY
 from diagnosis.gaps import Measured
 from diagnosis.run import Run, read
 from lightning_modules.saved import saved_network
-from pictures import listed, picture
+from pictures import listed, named_picture
 from predictor import Predictor
 
 METRICS = "report/metrics.json"
@@ -67,8 +67,7 @@ def measured_training(run: Run) -> Measured:
     data.prepare_data()
     data.setup("test")
     train = data.splits["train"]
-    _, labels = train.gather(np.arange(len(train)))
-    rows = np.sort(stratified(labels, SAMPLE))
+    rows = np.sort(stratified(train.labels, SAMPLE))
     batches = (train.__getitems__(rows[start : start + BATCH]) for start in range(0, len(rows), BATCH))
     wrong = sum(wrong_of(predictor, list(images.numpy()), named.numpy()) for images, named in batches)
     return Measured("training", wrong / len(rows), len(rows), "best checkpoint, pictures as they are")
@@ -100,7 +99,8 @@ def training_validation(run: Run, place: Path) -> Measured:
     wrong = 0
     for start in range(0, len(files), BATCH):
         names, labels = zip(*files[start : start + BATCH], strict=True)
-        wrong += wrong_of(predictor, [opened(name, predictor.stored_size) for name in names], np.array(labels))
+        images = [named_picture(Path(name), predictor.stored_size) for name in names]
+        wrong += wrong_of(predictor, images, np.array(labels))
     return Measured(of, wrong / len(files), len(files), str(place))
 
 
@@ -109,14 +109,6 @@ def predictor_of(folder: Path) -> tuple[Predictor, str]:
     network, preprocessing = saved_network(run_folder.checkpoint_of(folder))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Predictor(network, preprocessing).eval().to(device), preprocessing["packed_set"]
-
-
-def opened(file: str, size: int) -> np.ndarray:
-    """The picture as it is stored; an error names the file."""
-    try:
-        return picture(Path(file), size)
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
 
 
 def wrong_of(predictor: Predictor, images: list[np.ndarray], labels: np.ndarray) -> int:

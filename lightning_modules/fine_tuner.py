@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import nn
-from torch.func import functional_call
 
 from lightning_modules.base import Classifier
+from lightning_modules.shapes import on_shapes, smallest_size, takes
 from tensor_file import read_tensors
 
 AUXILIARY = {"aux1", "aux2", "AuxLogits"}  # torchvision's names of classifiers within a network
@@ -44,11 +44,18 @@ def body_of(net: nn.Module) -> nn.Module:
     return body
 
 
-def features_of(body: nn.Module, image_size: int) -> int:
-    """How many values a picture becomes; found by a pass on shapes alone."""
-    tensors = {**dict(body.named_parameters()), **dict(body.named_buffers())}
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    return functional_call(body, shapes, torch.empty(2, 3, image_size, image_size, device="meta")).flatten(1).shape[1]
+def features_of(backbone: Classifier, body: nn.Module, image_size: int) -> int:
+    """How many values the body of a backbone makes of a picture.
+
+    Raises:
+        ValueError: it cannot take pictures of this size; says which it takes.
+    """
+    if not takes(body, image_size):
+        smallest = smallest_size(body)
+        size = f"at least {smallest}" if takes(body, smallest) else str(backbone.image_size)
+        name = getattr(backbone, "architecture", type(backbone).__name__)
+        raise ValueError(f"the body of {name} takes an image_size of {size}, not {image_size}.")
+    return on_shapes(body, 2, 3, image_size, image_size).flatten(1).shape[1]
 
 
 class FineTuner(Classifier):
@@ -72,7 +79,7 @@ class FineTuner(Classifier):
         label_smoothing: see ``Classifier``.
 
     Raises:
-        ValueError: a factor is negative.
+        ValueError: a factor is negative, or the body cannot take the size.
     """
 
     def __init__(
@@ -97,7 +104,7 @@ class FineTuner(Classifier):
         body = body_of(backbone.net)
         head = nn.Sequential(
             nn.Flatten(),
-            nn.Linear(features_of(body, image_size), hidden),
+            nn.Linear(features_of(backbone, body, image_size), hidden),
             nn.ReLU(inplace=True),
             nn.Dropout(dropout),
             nn.Linear(hidden, num_classes),

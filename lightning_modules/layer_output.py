@@ -1,7 +1,7 @@
 """What a layer inside a network gives for a batch of pictures."""
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from typing import Any, Literal
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lightning_modules.base import Classifier
+from lightning_modules.shapes import on_shapes
 from lightning_modules.torchvision_model import heads
 
 Pool = Literal["none", "average"]
@@ -20,23 +21,10 @@ def default_layer(model: Classifier) -> str:
 
     The head is the last linear layer, or SqueezeNet's last convolution. The network must be in evaluation mode.
     """
-    passed: list[tuple[str, int]] = []
-
-    def note(name: str, output: Tensor) -> None:
-        passed.append((name, output.dim()))
-
-    hooks = [
-        module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
-        for name, module in model.named_modules()
-        if not list(module.children())
-    ]
-    device = next(model.parameters()).device
-    with torch.inference_mode():
-        model(torch.zeros(1, 3, model.image_size, model.image_size, device=device))
-    for hook in hooks:
-        hook.remove()
+    with layers_passed(model) as passed:
+        on_shapes(model, 1, 3, model.image_size, model.image_size)
     before = takewhile(lambda each: each[0] != f"net.{heads(model.net)[0]}", passed)
-    return [name for name, dimensions in before if dimensions > 2][-1]
+    return [name for name, shape in before if len(shape) > 2][-1]
 
 
 def layer_of(model: nn.Module, name: str) -> nn.Module:
@@ -66,6 +54,40 @@ def recorded(model: nn.Module, name: str) -> Iterator[list[Any]]:
         yield outputs
     finally:
         hook.remove()
+
+
+def map_of(outputs: Sequence[Any], layer: str) -> Tensor:
+    """The first map ``(B, C, H, W)`` that a layer gave (see ``recorded``).
+
+    Raises:
+        ValueError: it gave none.
+    """
+    if not outputs or not isinstance(outputs[0], Tensor) or outputs[0].dim() != 4:
+        raise ValueError(
+            f"the layer {layer} gives no feature map (C, H, W); tools/inspect_model.py lists what each gives"
+        )
+    return outputs[0]
+
+
+@contextmanager
+def layers_passed(network: nn.Module) -> Iterator[list[tuple[str, tuple[int, ...]]]]:
+    """Name and output's shape of each layer without parts of its own, in the order of use while the context lasts."""
+    passed: list[tuple[str, tuple[int, ...]]] = []
+
+    def note(name: str, output: Any) -> None:
+        if isinstance(output, Tensor):
+            passed.append((name, tuple(output.shape)))
+
+    hooks = [
+        module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
+        for name, module in network.named_modules()
+        if not list(module.children())
+    ]
+    try:
+        yield passed
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 class LayerOutput:

@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-from bisect import bisect_left
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +9,11 @@ from typing import Any
 import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor, nn
-from torch.func import functional_call
 from torchvision import models
 
 from lightning_modules.base import Classifier
 from lightning_modules.published_weights import published_weights
+from lightning_modules.shapes import smallest_size, takes
 from tensor_file import read_tensors
 
 logger = logging.getLogger("litvision")
@@ -40,17 +39,6 @@ def network(architecture: str, num_classes: int, image_size: int, auxiliary: boo
     elif architecture == "maxvit_t":
         arguments["input_size"] = (image_size, image_size)
     return models.get_model(architecture, weights=None, **arguments)
-
-
-def takes(net: nn.Module, image_size: int) -> bool:
-    """Whether a forward pass works in training mode; it is tried on shapes alone, without memory or arithmetic."""
-    tensors = {**dict(net.named_parameters()), **dict(net.named_buffers())}
-    shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
-    try:
-        functional_call(net, shapes, torch.empty(2, 3, image_size, image_size, device="meta"))
-    except (RuntimeError, ValueError):
-        return False
-    return True
 
 
 def heads(net: nn.Module) -> list[str]:
@@ -160,9 +148,10 @@ class TorchvisionModel(Classifier):
         self.pretrained = weights or None  # None as soon as the network holds them, or others
         self.net = network(architecture, num_classes, image_size, auxiliary)
         if not takes(self.net, image_size):
-            smallest = bisect_left(range(512), True, lo=1, key=lambda size: takes(self.net, size))
             remedy = "; with auxiliary: false less is enough" if auxiliary and architecture == "inception_v3" else ""
-            raise ValueError(f"{architecture} takes an image_size of at least {smallest}, not {image_size}{remedy}.")
+            raise ValueError(
+                f"{architecture} takes an image_size of at least {smallest_size(self.net)}, not {image_size}{remedy}."
+            )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, C)`` of normalised images ``(B, 3, H, W)``."""

@@ -1,10 +1,8 @@
 """What came of a sweep: a table, a CSV and a JSON file sorted by the metric, and a picture of it against each key."""
 
 import csv
-import io
 import json
 import math
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -16,6 +14,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from callbacks.training_monitor import HISTORY, Record
+from callbacks.whole_file import whole_file
 from sweeps.space import Choices, Values, number, short_names
 
 POINT, BEST, FAILED = "#4477aa", "#ee6677", "#888888"
@@ -93,27 +92,19 @@ def brief(text: str) -> str:
 
 def write(results: list[Result], metric: str, keys: list[str], folder: Path) -> None:
     """``results.json`` and ``results.csv``."""
-    replace(folder / "results.json", json.dumps([asdict(each) for each in results], indent=1).encode() + b"\n")
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["trial", "run", "state", metric, "epoch", *keys, "note"])
-    for each in results:
-        rows.writerow([each.trial, each.run, each.state, each.value, each.epoch, *each.values.values(), each.note])
-    replace(folder / "results.csv", text.getvalue().encode())
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
+    with whole_file(folder / "results.json") as partial:
+        partial.write_text(json.dumps([asdict(each) for each in results], indent=1) + "\n", encoding="utf-8")
+    with whole_file(folder / "results.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["trial", "run", "state", metric, "epoch", *keys, "note"])
+        for each in results:
+            rows.writerow([each.trial, each.run, each.state, each.value, each.epoch, *each.values.values(), each.note])
 
 
 def write_picture(results: list[Result], metric: str, space: dict[str, Values], folder: Path) -> None:
     """``results.png``."""
-    picture = io.BytesIO()
-    draw(results, metric, space).savefig(picture, format="png", dpi=110)
-    replace(folder / "results.png", picture.getvalue())
+    with whole_file(folder / "results.png") as partial:
+        draw(results, metric, space).savefig(partial, format="png", dpi=110)
 
 
 def draw(results: list[Result], metric: str, space: dict[str, Values]) -> Figure:

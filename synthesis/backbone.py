@@ -1,5 +1,6 @@
 """A network as a pair of eyes: a picture of any size in, the maps of named layers out."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -7,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from datamodules.memory import free_memory
-from lightning_modules.layer_output import layer_of, recorded
+from lightning_modules.layer_output import layer_of, layers_passed, map_of, recorded
+from lightning_modules.shapes import on_shapes
 
 PASSES = 2
 """Memory of a pass and its gradients over that of the layers' outputs: 1.0 to 2.0 were measured."""
@@ -65,15 +66,10 @@ class Backbone:
         Raises:
             ValueError: there is no such layer (names near ones), it gives no map, or the picture is too small.
         """
-        weights = {**dict(self.network.named_parameters()), **dict(self.network.named_buffers())}
-        shapes = {name: torch.empty_like(tensor, device="meta") for name, tensor in weights.items()}
-        with _counted(self.network) as outputs:
-            maps = self._maps(
-                lambda images: functional_call(self.network, shapes, images),
-                torch.empty(1, 3, height, width, device="meta"),
-                layers,
-            )
-        needed = PASSES * 4 * sum(outputs)
+        with layers_passed(self.network) as passed:
+            images = torch.empty(1, 3, height, width, device="meta")
+            maps = self._maps(lambda images: on_shapes(self.network, *images.shape), images, layers)
+        needed = PASSES * 4 * sum(math.prod(shape) for _, shape in passed)
         return Survey({name: tuple(each.shape[1:]) for name, each in maps.items()}, needed)
 
     def _maps(self, call: Callable[[Tensor], Any], images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
@@ -91,12 +87,7 @@ class Backbone:
                     f"a picture of {width}x{height} pixels does not pass the network up to the last of these layers, "
                     f"{', '.join(layers)}; take a larger picture, or layers before ({str(error).splitlines()[0]})"
                 ) from error
-        for name, output in outputs.items():
-            if not output or not isinstance(output[0], Tensor) or output[0].dim() != 4:
-                raise ValueError(
-                    f"the layer {name} gives no feature map (C, H, W); tools/inspect_model.py lists what each gives"
-                )
-        return {name: output[0] for name, output in outputs.items()}
+        return {name: map_of(output, name) for name, output in outputs.items()}
 
 
 def refuse_too_little_memory(survey: Survey, height: int, width: int, device: str, remedy: str) -> None:
@@ -128,23 +119,6 @@ def _stopped(network: nn.Module, outputs: dict[str, list[Any]]) -> Iterator[None
     hooks = [layer_of(network, name).register_forward_hook(stop) for name in outputs]
     try:
         yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-@contextmanager
-def _counted(network: nn.Module) -> Iterator[list[int]]:
-    """Numbers of values that layers without parts of their own give while the context lasts."""
-    counts: list[int] = []
-
-    def count(_module: nn.Module, _inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor):
-            counts.append(output.numel())
-
-    hooks = [m.register_forward_hook(count) for m in network.modules() if not list(m.children())]
-    try:
-        yield counts
     finally:
         for hook in hooks:
             hook.remove()

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from messages import Help, of_settings
 from pictures import draw as draw_sheet
-from pictures import picture
+from pictures import named_picture
 from synthesis import walk
 from synthesis.dream import DreamSettings
 from synthesis.networks import NetworkSettings
@@ -82,10 +82,7 @@ def pixels_of(file: str, size: int | None) -> Tensor:
     """
     if size is not None and size < 1:
         raise ValueError("--size and --style_size must be at least 1")
-    try:
-        array = picture(Path(file), None)
-    except ValueError as error:
-        raise ValueError(f"{file} cannot be read: {error}") from error
+    array = named_picture(Path(file), None)
     if size is not None:
         scale = size / max(array.shape[:2])
         height, width = (max(1, round(side * scale)) for side in array.shape[:2])

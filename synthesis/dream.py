@@ -177,19 +177,15 @@ class Dream:
 
 
 def _check(settings: DreamSettings) -> None:
-    wrong = [
-        sentence
-        for sentence, is_so in (
-            ("--layers names no layer", not settings.layers),
-            ("--octaves must be at least 1", settings.octaves < 1),
-            ("--octave_scale must be above 1", settings.octave_scale <= 1),
-            ("--iterations must be at least 1", settings.iterations < 1),
-            ("--step must be above 0", not settings.step > 0),
-            ("--jitter must be at least 0", settings.jitter < 0),
-        )
-        if is_so
-    ]
-    if wrong:
-        raise ValueError(wrong[0])
+    for sentence, wrong in (
+        ("--layers names no layer", not settings.layers),
+        ("--octaves must be at least 1", settings.octaves < 1),
+        ("--octave_scale must be above 1", settings.octave_scale <= 1),
+        ("--iterations must be at least 1", settings.iterations < 1),
+        ("--step must be above 0", not settings.step > 0),
+        ("--jitter must be at least 0", settings.jitter < 0),
+    ):
+        if wrong:
+            raise ValueError(sentence)
     if settings.tile:
         check(settings.tile)

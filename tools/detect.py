@@ -50,7 +50,7 @@ def parser() -> ArgumentParser:
     return parser
 
 
-def detections(detector: Detector, places: list[str], out: Path, draw: bool) -> Iterator[tuple[Found, Boxes]]:
+def detections(detector: Detector, places: list[str], out: Path, draw: bool) -> Iterator[tuple[Found, Boxes | None]]:
     """For each picture what detections.json says of it, and its boxes; of one that cannot be searched, why."""
     names = detector.predictor.classes
     for number, place in enumerate(places):

@@ -18,13 +18,12 @@ import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.prediction_store import Predictions
-from lightning_modules.layer_output import default_layer, recorded
-from pictures import draw, listed, picture, tested_pictures
+from lightning_modules.layer_output import default_layer, map_of, recorded
+from pictures import draw, listed, named_picture, tested_pictures
 from predictor import Predictor
 from terminal import command_line, plainly
 
@@ -45,12 +44,11 @@ def grad_cam(predictor: Predictor, layer: str, image: np.ndarray, label: int | N
     """
     with torch.enable_grad(), recorded(predictor.network, layer) as outputs:
         logits = predictor.network(predictor.normalized(torch.tensor(image[None])))[0]
-        if not outputs or not isinstance(outputs[0], Tensor) or outputs[0].dim() != 4:
-            raise ValueError(f"the layer {layer} gives no feature map (C, H, W); take another --layer")
+        seen = map_of(outputs, layer)
         chosen = int(logits.argmax()) if label is None else label
-        (gradient,) = torch.autograd.grad(logits[chosen], outputs[0])
+        (gradient,) = torch.autograd.grad(logits[chosen], seen)
     weights = gradient.mean(dim=(2, 3), keepdim=True)
-    evidence = (weights * outputs[0]).sum(dim=1)[0].relu().detach()
+    evidence = (weights * seen).sum(dim=1)[0].relu().detach()
     return chosen, logits.softmax(dim=0)[chosen].item(), (evidence / evidence.max().clamp(min=1e-12)).numpy()
 
 
@@ -66,9 +64,9 @@ def draw_grad_cam(predictor: Predictor, layer: str, label: int | None, places: l
     images, titles, failed = [], [], []
     for place in places:
         try:
-            image = picture(Path(place), predictor.stored_size)
+            image = named_picture(Path(place), predictor.stored_size)
         except ValueError as error:
-            failed.append(f"{place} cannot be read: {error}")
+            failed.append(str(error))
             continue
         chosen, probability, evidence = grad_cam(predictor, layer, image, label)
         images += [image, overlaid(image, evidence)]

@@ -19,6 +19,7 @@ import json
 import platform
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,7 +38,7 @@ from callbacks.provenance import commit
 from datamodules import ImageDataModule
 from datamodules.batches import Batches
 from datamodules.features import FeatureTable, FeatureWriter, Made, create, rows_done
-from datamodules.geometry import resize_matrix
+from datamodules.geometry import resize_matrices
 from datamodules.loader import BatchLoader
 from datamodules.normalization import Normalization
 from datamodules.shards import Manifest
@@ -115,13 +116,10 @@ def checksum(model: nn.Module) -> str:
 def batches(data: ImageDataModule, split: str, start: int) -> Iterator[Tensor]:
     """Pictures uint8 ``(B, H, W, 3)`` of the input size from a row on, in stored order."""
     pictures, size = data.splits[split], data.input_size
-    matrix = None
-    if size != data.image_size:
-        resize = resize_matrix(data.image_size, size)
-        matrix = lambda keys: np.broadcast_to(resize, (len(keys), 2, 3))  # noqa: E731
+    matrices = partial(resize_matrices, data.image_size, size) if size != data.image_size else None
     rows = range(start, len(pictures), data.batch_size)
     keys = [list(range(first, min(first + data.batch_size, len(pictures)))) for first in rows]
-    for images, _, _ in BatchLoader(Batches(pictures, size, matrix).__getitems__, keys):
+    for images, _, _ in BatchLoader(Batches(pictures, size, matrices).__getitems__, keys):
         yield images
 
 
@@ -163,7 +161,7 @@ def extract(arguments: argparse.Namespace, flags: Sequence[str]) -> FeatureTable
         "versions": json.dumps({"python": platform.python_version(), **{name: version(name) for name in PACKAGES}}),
         "commit": commit(Path(__file__).parent) or "unknown",
     }
-    labels = np.concatenate([data.splits[name].gather(np.arange(n))[1] for name, n in zip(splits, sizes, strict=True)])
+    labels = np.concatenate([data.splits[name].labels for name in splits])
     table = FeatureTable(
         (sum(sizes), values),
         arguments.dtype,

@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lightning_modules.layer_output import default_layer, recorded
-from pictures import draw, picture
+from lightning_modules.layer_output import default_layer, map_of, recorded
+from pictures import draw, named_picture
 from predictor import Predictor
 from terminal import command_line, plainly
 
@@ -34,11 +34,7 @@ def feature_maps(predictor: Predictor, layer: str, image: np.ndarray) -> Tensor:
     """
     with recorded(predictor.network, layer) as outputs:
         predictor(torch.tensor(image[None]))
-    if not outputs or not isinstance(outputs[0], Tensor) or outputs[0].dim() != 4:
-        raise ValueError(
-            f"the layer {layer} gives no feature map (C, H, W); tools/inspect_model.py lists what each gives"
-        )
-    return outputs[0][0].float()
+    return map_of(outputs, layer)[0].float()
 
 
 def first_filters(network: nn.Module) -> tuple[str, Tensor]:
@@ -87,10 +83,7 @@ def main() -> None:
             shown = weights[: arguments.channels]
             draw_filters(shown, f"{name}: {len(shown)} of {len(weights)} filters", arguments.out)
         else:
-            try:
-                image = picture(arguments.picture, predictor.stored_size)
-            except ValueError as error:
-                raise ValueError(f"{arguments.picture} cannot be read: {error}") from error
+            image = named_picture(arguments.picture, predictor.stored_size)
             layer = arguments.layer or default_layer(predictor.network)
             maps = feature_maps(predictor, layer, image)
             shown = maps[: arguments.channels]

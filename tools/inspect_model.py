@@ -11,15 +11,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-import torch
 from rich.table import Table
-from torch import Tensor, nn
+from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks import Unfreeze, run_folder
 from cli import CLI, experiment
 from lightning_modules import Classifier, Network
+from lightning_modules.layer_output import layers_passed
+from lightning_modules.shapes import on_shapes
 from terminal import command_line, plainly, screen
 
 
@@ -31,18 +32,9 @@ def layers_of(model: Network) -> list[tuple[str, nn.Module, tuple[int, ...]]]:
     """
     if not isinstance(model, Classifier):
         raise ValueError(f"a {type(model).__name__} is no classifier, whose layers one picture passes in turn")
-    found: list[tuple[str, nn.Module, tuple[int, ...]]] = []
-
-    def note(name: str, module: nn.Module, output: Tensor) -> None:
-        found.append((name, module, tuple(output.shape[1:])))
-
-    model = model.to("meta").eval()
-    for name, module in model.named_modules():
-        if not list(module.children()):
-            module.register_forward_hook(lambda module, _inputs, output, name=name: note(name, module, output))
-    with torch.no_grad():
-        model(torch.empty(1, 3, model.image_size, model.image_size, device="meta"))
-    return found
+    with layers_passed(model.eval()) as passed:
+        on_shapes(model, 1, 3, model.image_size, model.image_size)
+    return [(name, model.get_submodule(name), shape[1:]) for name, shape in passed]
 
 
 def frozen_names(cli: CLI) -> set[str]:

@@ -27,7 +27,7 @@ from terminal import command_line, plainly
 ENSEMBLE = "report/ensemble.json"
 MACHINE_FACTS = (
     *("data.source", "data.root", "data.num_workers", "trainer.enable_progress_bar"),
-    *("name", "resume", "logger"),
+    *("name", "resume", "logger", "debug"),
 )
 
 
@@ -106,6 +106,7 @@ def record_of(run: Path) -> Record:
         "seconds": round(sum(session["seconds"] for session in sessions)),
         "images_per_second": statistics.median(timing["images_per_second"] for timing in timings),
         **{name: last[name] for name in ("samples", "commit", "versions", "hardware", "processes", "precision")},
+        "classes": last.get("classes"),  # early runs do not say
         "config": config,
     }
 

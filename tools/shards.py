@@ -47,9 +47,9 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt"
 def info(folder: Path) -> None:
     """Print what a set holds."""
     manifest = manifest_of(folder)
-    dataset = dataset_of(folder, manifest, next(iter(manifest.splits)))
-    height, width, channels = dataset.image_shape
-    encoding = dataset.encoding
+    splits = {split: dataset_of(folder, manifest, split) for split in manifest.splits}
+    height, width, channels = splits["train"].image_shape
+    encoding = splits["train"].encoding
     if quality := manifest.recipe.get("jpeg_quality"):
         encoding += f", quality {quality}"
     facts = Table("fact", "value", show_header=False, box=None)
@@ -63,10 +63,10 @@ def info(folder: Path) -> None:
         ("recipe", json.dumps(manifest.recipe)),
     ):
         facts.add_row(fact, value)
-    rows = Table("class", *manifest.splits)
+    rows = Table("class", *splits)
     for column in rows.columns[1:]:
         column.justify = "right"
-    counts = [class_counts(folder, shards, len(manifest.classes)) for shards in manifest.splits.values()]
+    counts = [np.bincount(split.labels, minlength=len(manifest.classes)) for split in splits.values()]
     for number, name in enumerate(manifest.classes):
         rows.add_row(name, *(str(count[number]) for count in counts), end_section=number == len(manifest.classes) - 1)
     rows.add_row("all", *(str(count.sum()) for count in counts))
@@ -124,13 +124,14 @@ def preview_set(folder: Path, out: Path, split: str, count: int) -> None:
     manifest = manifest_of(folder)
     if split not in manifest.splits:
         raise ValueError(f"{folder} has no split {split}; it has {', '.join(manifest.splits)}")
-    labels = labels_of(folder, manifest.splits[split])
+    dataset = dataset_of(folder, manifest, split)
+    labels = dataset.labels
     turn = np.empty(len(labels), np.int64)  # how many of its class come before a row
     for label in range(len(manifest.classes)):
         mine = np.flatnonzero(labels == label)
         turn[mine] = np.arange(len(mine))
     rows = np.lexsort((labels, turn))[:count]
-    images = dataset_of(folder, manifest, split).__getitems__(rows.tolist())[0].numpy()
+    images = dataset.__getitems__(rows.tolist())[0].numpy()
     draw(viewable(images), [manifest.classes[label] for label in labels[rows]], f"{manifest.dataset}, {split}", out)
 
 
@@ -190,20 +191,6 @@ def manifest_of(folder: Path) -> Manifest:
 def dataset_of(folder: Path, manifest: Manifest, split: str) -> ShardDataset:
     """The rows of a split."""
     return ShardDataset([folder / shard.file for shard in manifest.splits[split]])
-
-
-def labels_of(folder: Path, shards: Sequence[Shard]) -> np.ndarray:
-    """Labels int64 ``(N,)`` of a split."""
-    labels = []
-    for shard in shards:
-        with h5py.File(folder / shard.file, "r", locking=False) as file:
-            labels.append(file["labels"][:])
-    return np.concatenate(labels)
-
-
-def class_counts(folder: Path, shards: Sequence[Shard], classes: int) -> np.ndarray:
-    """Rows of each class in a split."""
-    return np.bincount(labels_of(folder, shards), minlength=classes)
 
 
 def stored_rows(folder: Path, shards: Sequence[Shard]) -> Iterator[tuple[np.ndarray, int]]:

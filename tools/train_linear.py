@@ -12,9 +12,7 @@ C, figures, and how the features were made.
 """
 
 import argparse
-import io
 import json
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -34,6 +32,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.provenance import commit
+from callbacks.whole_file import whole_file
 from datamodules.features import FeatureReader
 from datamodules.memory import free_memory
 from terminal import command_line, plainly
@@ -64,10 +63,9 @@ class LinearModel:
         return (features - self.mean) / self.scale @ self.weights.T + self.bias
 
     def save(self, path: Path) -> None:
-        """Write under a temporary name, then rename."""
-        content = io.BytesIO()
-        np.savez(content, **asdict(self))
-        replace(path, content.getvalue())
+        """Write what ``load`` reads."""
+        with whole_file(path) as partial, partial.open("wb") as file:
+            np.savez(file, **asdict(self))
 
     @classmethod
     def load(cls, path: Path) -> "LinearModel":
@@ -119,7 +117,6 @@ class Task:
             mean = sum(features.sum(axis=0, dtype=np.float64) for features, _ in self.batches(rows)) / len(rows)
             variance = sum(np.square(features - mean).sum(axis=0) for features, _ in self.batches(rows)) / len(rows)
             variance[variance <= 1e-12 * np.square(mean)] = 1  # a constant, up to rounding
-            variance[variance == 0] = 1
         return mean.astype(np.float32), np.sqrt(variance).astype(np.float32)
 
     def expanded(self, weights: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -262,20 +259,14 @@ def train(arguments: argparse.Namespace) -> None:
         "versions": {name: version(name) for name in ("numpy", "scikit-learn", "torch")},
         "commit": commit(Path(__file__).parent) or "unknown",
     }
-    replace(description, (json.dumps(record, indent=1) + "\n").encode())
+    with whole_file(description) as partial:
+        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     print(text)
     rank5 = "" if found["rank5"] is None else f", rank-5 {100 * found['rank5']:.2f} %"
     print(f"C {best['C']:g}: rank-1 {100 * found['rank1']:.2f} %{rank5} on {found['samples']} test pictures")
     if not fitted.converged:
         print(f"the optimiser stopped after {arguments.max_iter} iterations; --max-iter allows more")
     print(f"{arrays}, {description}")
-
-
-def replace(path: Path, content: bytes) -> None:
-    """Write under a temporary name, then rename."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(content)
-    os.replace(partial, path)
 
 
 def positive(text: str) -> float:

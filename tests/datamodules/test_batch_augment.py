@@ -218,13 +218,15 @@ def test_a_mixed_sample_is_made_of_itself_and_the_next() -> None:
 
 
 def test_ten_crops_are_corners_centre_and_mirror_images() -> None:
-    images = torch.arange(2 * 6 * 6 * 3.0).view(2, 6, 6, 3)
+    images = torch.arange(2 * 7 * 7 * 3.0).view(2, 7, 7, 3)
     crops = ten_crops(images, 4).unflatten(0, (2, 10))
     assert crops.shape == (2, 10, 4, 4, 3)
     assert torch.equal(crops[:, 0], images[:, :4, :4])
-    assert torch.equal(crops[:, 3], images[:, 2:, 2:])
-    assert torch.equal(crops[:, 4], images[:, 1:5, 1:5])
-    assert torch.equal(crops[:, 5], images.flip(2)[:, :4, :4])
+    assert torch.equal(crops[:, 1], images[:, :4, 3:])
+    assert torch.equal(crops[:, 2], images[:, 3:, :4])
+    assert torch.equal(crops[:, 3], images[:, 3:, 3:])
+    assert torch.equal(crops[:, 4], images[:, 2:6, 2:6])  # the middle is between two pixels
+    assert torch.equal(crops[:, 5:], crops[:, :5].flip(3))
 
 
 @pytest.mark.parametrize(

@@ -151,6 +151,13 @@ def damaged(folder: Path, row: int, content: np.ndarray) -> None:
         file["images"][start : start + len(content)] = content
 
 
+def test_labels_alone_are_read_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = pack_jpeg(tmp_path / "set")
+    monkeypatch.setattr("datamodules.shards.decode", None)
+    for split, packed in splits.items():
+        assert np.array_equal(split_of(tmp_path / "set", split).labels, packed.labels)
+
+
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 @pytest.mark.parametrize("broken", [[0], [12, 13, 14], [3, 7, 11]])
 def test_labels_stay_with_their_pictures_where_some_are_left_out(

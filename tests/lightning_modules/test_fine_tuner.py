@@ -53,6 +53,27 @@ def test_a_network_without_a_head_to_replace_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    ("architecture", "size", "told"),
+    [
+        ("vgg16", 31, "vgg16 takes an image_size of at least 32"),
+        ("vit_b_32", 64, "vit_b_32 takes an image_size of 224"),
+    ],
+)
+def test_a_size_that_the_body_cannot_take_is_refused(architecture: str, size: int, told: str) -> None:
+    with torch.device("meta"):
+        backbone = TorchvisionModel(1000, 224, architecture)
+    with pytest.raises(ValueError, match=f"the body of {told}, not {size}."):
+        FineTuner(17, size, backbone)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_size_that_our_networks_body_cannot_take_is_refused(size: int) -> None:
+    FineTuner(17, 4, MiniVGGNet(10, 32))
+    with pytest.raises(ValueError, match=f"the body of MiniVGGNet takes an image_size of at least 4, not {size}."):
+        FineTuner(17, size, MiniVGGNet(10, 32))
+
+
+@pytest.mark.parametrize(
     "backbone",
     [MiniVGGNet(5, 16), CifarResNet(5, 16, 8), ResNet(5, 16, [1, 1], [8, 16, 32])],
     ids=lambda b: type(b).__name__,

@@ -70,8 +70,11 @@ def test_two_seeds_become_a_row(folder: Path, shards: Path) -> None:
         yaml.safe_load(path.read_text()) for path in (PROJECT / "experiments").rglob("*.yaml") if is_trained(path)
     ]
     others = sum(map(is_classifier, trained)) - 2  # this one, and the ensemble, which has no row
+    depths = 4  # of resnet56_cifar10, each with a published figure of its own
     assert "dcgan" not in page
-    assert page.count("no record") == others
+    assert page.count("no record") == others + depths
+    (cells,) = rows(folder, "resnet56_cifar10 `--model.depth 110`")
+    assert cells[1:3] == ["93.57 % test accuracy (the best of five; on average 93.39 %)", "no record"]
     for seed in (1, 2):
         record = (folder / f"docs/records/quickstart_digits-short-seed{seed}.json").read_text()
         assert not any(str(place) in record + page for place in (shards, PROJECT, folder))
@@ -160,8 +163,8 @@ def test_a_callback_that_a_flag_adds_is_named_and_changes_no_recipe(folder: Path
     added = {"class_path": "callbacks.ChannelsLast"}
     record["config"]["trainer"]["callbacks"] = [*copy.deepcopy(file["trainer"]["callbacks"]), added]
     flags = "--trainer.callbacks+=callbacks.ChannelsLast --trainer.precision=bf16-mixed"
-    record["command"] = f"main.py fit --seed_everything 1 {flags} --trainer.max_epochs 1 --debug"
-    assert results.changed(record) == f" with `{flags} --debug`"
+    record["command"] = f"main.py fit --seed_everything 1 {flags} --trainer.max_epochs 1"
+    assert results.changed(record) == f" with `{flags}`"
     assert results.changed_since(record, file) == ""
     file["trainer"]["callbacks"][0]["init_args"]["power"] = 1.0
     assert results.changed_since(record, file) == ", **before `trainer.callbacks.power`**"
@@ -213,22 +216,48 @@ def test_difference_and_subset(folder: Path) -> None:
     fewer["samples"]["train"] -= 1000
     assert "| **797 of 1797** |" in results.row([fewer], "70.5 % test accuracy", experiment)
     assert "4.50" not in results.row([fewer], "70.5 % test accuracy", experiment)
+    assert fewer["classes"] == 10
+    fewer["config"]["data"]["class_path"] = "datamodules.TinyImageNet"
+    assert "| **797 of 110000, 10 of 200 classes** |" in results.row([fewer], "none", experiment)
+
+
+@pytest.mark.parametrize(
+    ("flags", "stated"),
+    [
+        ("--data.validate_on_test true --trainer.precision bf16-mixed", True),
+        ("--trainer.callbacks+=callbacks.ChannelsLast --trainer.devices 2", True),
+        ("--trainer.callbacks+=callbacks.EMA", False),
+        ("--data.image_size 64", False),
+        ("--model.depth 20", True),
+        ("--model.depth 20 --lr 0.2", False),
+        ("--model.depth 44", False),
+    ],
+)
+def test_a_difference_is_stated_where_flags_make_no_other_experiment(folder: Path, flags: str, stated: bool) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    record["metrics"]["test/top1"], record["epochs"] = 0.75, 8
+    record["command"] = f"main.py fit --seed_everything 1 {flags}"
+    line = results.row([record], "70.5 % test accuracy", {"trainer": {"max_epochs": 8}}, "--model.depth 20")
+    assert ("| +4.50 |" in line) == stated
 
 
 def test_commands_name_no_folder_of_a_machine() -> None:
     typed = "main.py fit --config /some/where/experiments/a.yaml --data.source /pictures --then test --name b"
     assert reproduce.without_machine_facts(typed) == "main.py fit --config experiments/a.yaml --then test"
     typed = "main.py fit '--data.source=/my pictures' -c a.yaml --data.root '/my sets' --debug --data.batch_size 8"
-    assert reproduce.without_machine_facts(typed) == "main.py fit -c a.yaml --debug --data.batch_size 8"
+    assert reproduce.without_machine_facts(typed) == "main.py fit -c a.yaml --data.batch_size 8"
 
 
 def test_published_figures_of_flags() -> None:
     text = (
         "# A network.\n# Published: 9 % test accuracy.\n# Published with --model.depth 20: 8 % test accuracy.\nx: 1\n"
     )
-    assert results.published(text, "main.py fit") == "9 % test accuracy"
-    assert results.published(text, "main.py fit --model.depth 20 --a b") == "8 % test accuracy"
-    assert results.published(text, "main.py fit --model.depth 44") == "9 % test accuracy"
+    figures = results.figures_of(text)
+    assert figures == {"": "9 % test accuracy", "--model.depth 20": "8 % test accuracy"}
+    assert results.flags_with_figure(figures, "main.py fit") == ""
+    assert results.flags_with_figure(figures, "main.py fit --model.depth 20 --a b") == "--model.depth 20"
+    assert results.flags_with_figure(figures, "main.py fit --a b --model.depth 20") == "--model.depth 20"
+    assert results.flags_with_figure(figures, "main.py fit --model.depth 200") == ""
 
 
 def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
