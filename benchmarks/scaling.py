@@ -154,6 +154,7 @@ def _cost(costs: Costs, names: list[str], steps: int) -> tuple[float, float]:
 def main() -> None:
     """Print the tables."""
     command_line(__doc__).parse_args()
+    os.environ["CUDA_VISIBLE_DEVICES"] = ""  # forked processes cannot use CUDA once this one has
     os.environ["OMP_NUM_THREADS"] = "1"  # or Lightning would give each process its share of the cores
     torch.set_num_threads(1)
     seed_everything(42, verbose=False)

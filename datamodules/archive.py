@@ -1,5 +1,6 @@
 """Unpack an archive that may be damaged or do harm."""
 
+import errno
 import lzma
 import shutil
 import stat
@@ -33,7 +34,8 @@ def extract(archive: Path, folder: Path) -> None:
             _extract_zip(archive, partial)
         partial.rename(folder)
     except DAMAGE as error:
-        if isinstance(error, OSError) and error.errno is not None:  # the disk; bz2 and gzip have no number
+        # bz2 and gzip have no number; a place before the beginning of the file, which zip's directory names, has EINVAL
+        if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # the disk
             raise
         reason = str(error).partition("\n")[0]
         raise ValueError(f"{archive} cannot be unpacked ({reason}); delete it and download it again") from error
@@ -78,6 +80,8 @@ def _extract_tar(archive: Path, folder: Path) -> None:
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile itself accepts that
             raise ValueError("it ends too early")
+        while tar.fileobj.read(2**20):  # the check sum of a compressed archive comes last
+            pass
 
 
 def _extract_zip(archive: Path, folder: Path) -> None:

@@ -71,6 +71,13 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
+def seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test has the seed that another one left."""
+    monkeypatch.delenv("PL_GLOBAL_SEED", raising=False)
+    torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
 def signals() -> Iterator[None]:
     """Lightning ignores ctrl + c for good once it has met one."""
     yield

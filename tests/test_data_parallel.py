@@ -22,6 +22,12 @@ PROJECT = Path(main.__file__).parent
 STEPS = 1212 // 60  # an epoch
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Forked processes cannot use CUDA once this one has; Lightning asks it for the state of its generator."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+
+
 class Frozen(MiniVGGNet):
     """Without dropout, and with constant BatchNorm: then the loss of a batch is the mean of those of its parts."""
 

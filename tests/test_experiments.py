@@ -87,5 +87,74 @@ def test_layout(experiment: Path) -> None:
     assert keys == ["seed_everything", "model", "data", "trainer"]
 
 
+SGD, ADAM = "torch.optim.SGD", "torch.optim.Adam"
+MOMENTUM = {"momentum": 0.9}
+NESTEROV = {"momentum": 0.9, "nesterov": True}
+POLY = {"power": 1.0}
+DEEP = (18, 0.2, 0.15, 0.15)  # rotation, shift, shear, zoom
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer", "rate", "more", "decay", "batch", "epochs", "schedule", "augmentation", "normalization"),
+    [
+        ("minivggnet_cifar10", SGD, 0.01, NESTEROV, 0, 64, 40, {"rate": 0.01 / 40}, (10, 0.1, 0, 0), "unit"),
+        ("minigooglenet_cifar10", SGD, 5e-3, MOMENTUM, 0, 64, 70, POLY, (0, 0.1, 0, 0), "mean_image"),
+        ("minigooglenet_cifar10_lr1e-2", SGD, 1e-2, MOMENTUM, 0, 64, 70, POLY, (0, 0.1, 0, 0), "mean_image"),
+        ("minigooglenet_cifar10_lr1e-3", SGD, 1e-3, MOMENTUM, 0, 64, 70, POLY, (0, 0.1, 0, 0), "mean_image"),
+        *(
+            (f"resnet_cifar10{which}", SGD, 0.1, MOMENTUM, 2 * r, 128, epochs, schedule, (0, 0.1, 0, 0), "mean_image")
+            for which, r, epochs, schedule in (
+                ("_exp1", 1e-4, 85, {51: 0.01, 76: 0.001}),
+                ("_exp2", 1e-4, 50, {41: 0.01, 46: 0.001}),
+                ("_exp3", 5e-4, 100, {81: 0.01, 91: 0.001}),
+                ("", 5e-4, 100, POLY),
+            )
+        ),
+        ("vgg_cifar10", SGD, 0.1, MOMENTUM, 5e-4, 128, 300, {101: 0.01, 201: 0.001}, (0, 0, 0, 0), "mean_image"),
+        ("resnet32_cifar10", ADAM, 1e-3, {}, 0, 128, 1, None, (0, 0, 0, 0), "unit"),
+        ("resnet56_cifar10", SGD, 0.1, MOMENTUM, 1e-4, 128, 164, {83: 0.01, 124: 0.001}, (0, 0, 0, 0), "standardize"),
+        ("minivggnet_flowers17", SGD, 0.05, {}, 0, 32, 100, None, (0, 0, 0, 0), "unit"),
+        ("minivggnet_flowers17_aug", SGD, 0.05, {}, 0, 32, 100, None, (30, 0.1, 0.2, 0.2), "unit"),
+        ("alexnet_dogs_vs_cats", ADAM, 1e-3, {}, 4e-4, 128, 75, None, (20, 0.2, 0.15, 0.15), "channel_mean"),
+        *(
+            (f"deepergooglenet_tinyimagenet{which}", *with_what, 64, epochs, schedule, DEEP, "channel_mean")
+            for which, with_what, epochs, schedule in (
+                ("_exp1", (SGD, 1e-2, MOMENTUM, 4e-4), 65, {26: 1e-3, 36: 1e-4}),
+                ("_exp2", (ADAM, 1e-3, {}, 4e-4), 40, {21: 1e-4, 31: 1e-5}),
+                ("", (ADAM, 1e-3, {}, 4e-4), 70, {41: 1e-4, 61: 1e-5}),
+            )
+        ),
+        *(
+            (f"resnet_tinyimagenet{which}", SGD, 0.1, MOMENTUM, 1e-3, 64, epochs, schedule, DEEP, "channel_mean")
+            for which, epochs, schedule in (("_exp1", 40, {26: 0.01, 36: 0.001}), ("", 75, POLY))
+        ),
+    ],
+)
+def test_historical_hyperparameters(
+    name: str,
+    optimizer: str,
+    rate: float,
+    more: dict[str, float],
+    decay: float,
+    batch: int,
+    epochs: int,
+    schedule: dict[str, float] | dict[int, float] | None,
+    augmentation: tuple[float, ...],
+    normalization: str,
+) -> None:
+    """Those of the publication: no edit of a file may change them unseen."""
+    settings = yaml.safe_load((PROJECT / "experiments" / f"{name}.yaml").read_text())
+    model, data = (settings[section]["init_args"] for section in ("model", "data"))
+    assert model["optimizer"] == {"class_path": optimizer, "init_args": {"lr": rate, **more}}
+    assert model.get("weight_decay", 0) == decay
+    assert (data["batch_size"], settings["trainer"]["max_epochs"]) == (batch, epochs)
+    assert data["normalization"] == normalization
+    first = data.get("batch_augment") or next(iter(data.get("transforms") or ()), {"init_args": {}})
+    assert tuple(first["init_args"].get(each, 0) for each in ("rotation", "shift", "shear", "zoom")) == augmentation
+    callbacks = settings["trainer"].get("callbacks", [])
+    found = [callback.get("init_args") for callback in callbacks]
+    assert [each.get("rates", each) for each in found] == [schedule] * bool(schedule)
+
+
 def test_there_are_experiments() -> None:
     assert len(EXPERIMENTS) >= 27

@@ -13,8 +13,10 @@ from pytorch_lightning import LightningModule, Trainer
 
 import callbacks as cb
 import main
+from callbacks.prediction_store import Predictions
 from callbacks.run_folder import locked
 from datamodules import Digits
+from lightning_modules import Classifier
 
 PROJECT = Path(main.__file__).parent
 DIGITS = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml")]
@@ -136,7 +138,10 @@ def test_a_moved_run_keeps_its_best_checkpoint_when_continued(tmp_path: Path) ->
     run("fit", "--name", "a", "--trainer.max_epochs", "2")
     shutil.move(tmp_path / "runs/quickstart_digits/a", tmp_path / "moved")
     best = torch.load(tmp_path / "moved/checkpoints/best.ckpt", weights_only=True)["epoch"]
-    # without a learning rate nothing can improve, and nothing may replace the best checkpoint
+    last = torch.load(tmp_path / "moved/checkpoints/last.ckpt", weights_only=True)
+    (state,) = (state for name, state in last["callbacks"].items() if name.startswith("BestCheckpoint"))
+    state["best_model_score"] = torch.tensor(1.0)  # which no later epoch can beat
+    torch.save(last, tmp_path / "moved/checkpoints/last.ckpt")
     run("fit", "--run", str(tmp_path / "moved"), "--trainer.max_epochs", "4", "--model.optimizer.lr", "1e-30")
     assert torch.load(tmp_path / "moved/checkpoints/best.ckpt", weights_only=True)["epoch"] == best
     assert torch.load(tmp_path / "moved/checkpoints/last.ckpt", weights_only=True)["epoch"] == 3
@@ -166,10 +171,30 @@ def test_checkpoints_load_safely_and_carry_their_configuration(tmp_path: Path) -
         assert checkpoint["config"] == (folder / "config.yaml").read_text()
 
 
-def test_nothing_is_chosen_by_the_test_split(tmp_path: Path) -> None:
-    run("fit", "--name", "a", "--trainer.max_epochs", "2", "--data.validate_on_test", "true")
+@pytest.mark.parametrize(
+    ("scores", "flags", "chosen"),
+    [
+        ((0.5, 0.9, 0.2), [], 2),
+        ((0.2, 0.9, 0.9), [], 2),  # the earliest of equals
+        ((0.5, 0.9, 0.2), ["--data.validate_on_test", "true"], 3),  # nothing is chosen by the test split
+    ],
+)
+def test_the_best_epoch_is_tested(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scores: tuple[float, ...], flags: list[str], chosen: int
+) -> None:
+    """Whatever the network learns, so many are right in each epoch's validation."""
+
+    def scripted(self: Classifier, batch: tuple[torch.Tensor, torch.Tensor], batch_idx: int) -> dict:
+        labels = batch[1]
+        right = torch.arange(len(labels)) < scores[min(self.current_epoch, 2)] * len(labels)
+        logits = torch.nn.functional.one_hot(torch.where(right, labels, (labels + 1) % 10), 10).float()
+        return {"loss": logits.mean(), "logits": logits, "labels": labels}
+
+    monkeypatch.setattr(Classifier, "validation_step", scripted)
+    run("fit", "--name", "a", "--then", "test", "--trainer.max_epochs", "3", *flags)
     folder = tmp_path / "runs/quickstart_digits/a"
-    assert same_weights(folder, folder, "best", "last")
+    assert [torch.load(folder / f"checkpoints/{which}.ckpt")["epoch"] + 1 for which in ("best", "last")] == [chosen, 3]
+    assert Predictions.load(folder).epoch == chosen
 
 
 @pytest.mark.parametrize(

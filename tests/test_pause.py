@@ -7,7 +7,9 @@ import shutil
 import signal
 import sys
 from contextlib import chdir
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -50,14 +52,14 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture
 def signalled(monkeypatch: pytest.MonkeyPatch):
-    """Sends a signal to the run itself while a hook runs after a given step."""
+    """Sends a signal to the run itself while a hook runs after a given step, or in a given batch after it."""
 
-    def at(step: int, *numbers: int, hook: str = "on_train_batch_end") -> None:
+    def at(step: int, *numbers: int, hook: str = "on_train_batch_end", batch: int | None = None) -> None:
         original = getattr(cb.TrainingMonitor, hook)
 
         def disturbed(self: cb.TrainingMonitor, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
             original(self, trainer, pl_module, *args)
-            if trainer.global_step == step and not trainer.sanity_checking:
+            if trainer.global_step == step and not trainer.sanity_checking and batch in (None, args[-1]):
                 monkeypatch.setattr(cb.TrainingMonitor, hook, original)
                 for number in numbers:
                     os.kill(os.getpid(), number)
@@ -125,9 +127,9 @@ def test_the_second_ctrl_c_stops_at_once(command, signalled) -> None:
 
 
 def test_nothing_pauses_with_half_a_gradient(command, signalled) -> None:
-    signalled(2, signal.SIGINT)  # sent after two steps of four batches each, in the first batch of the third
+    signalled(2, signal.SIGINT, batch=8)  # sent in the first batch of the third step, of four batches each
     command(*FIT, "--name", "a", "--trainer.accumulate_grad_batches", "4")
-    assert state(RUNS / "a")["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"] % 4 == 0
+    assert state(RUNS / "a")["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["processed"] == 12
 
 
 def test_a_changed_run_goes_on_as_one_curve(command, signalled) -> None:
@@ -156,6 +158,20 @@ def test_a_checkpoint_each_few_minutes_and_the_one_before(command, signalled) ->
         "previous.ckpt",
         "last.ckpt",
     }
+
+
+def test_minutes_pass_between_checkpoints(command, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, saved, save = count(step=20), [], cb.LastCheckpoint._save  # 20 seconds from each look to the next
+
+    def noted(self: cb.LastCheckpoint, trainer: Trainer) -> None:
+        saved.append(trainer.global_step)
+        save(self, trainer)
+
+    monkeypatch.setattr(cb.LastCheckpoint, "_save", noted)
+    monkeypatch.setattr("callbacks.last_checkpoint.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    flags = ["--trainer.callbacks+", "callbacks.LastCheckpoint", "--trainer.callbacks.every_minutes", "1"]
+    command(*FIT, "--name", "a", *flags, "--trainer.max_epochs", "1", "--trainer.limit_train_batches", "8")
+    assert saved == [3, 6, 8]  # the last is the epoch's
 
 
 def test_a_checkpoint_each_few_epochs(command) -> None:

@@ -17,7 +17,7 @@ STEPS = 3
 
 
 class Line(LightningModule):
-    """A model of one weight in two parameter groups."""
+    """A model of one weight in two parameter groups, the second of which has a tenth of the rate."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,19 +27,20 @@ class Line(LightningModule):
         return self.layer(batch[0]).square().mean()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD([{"params": [self.layer.weight]}, {"params": [self.layer.bias]}], lr=0.5, momentum=0.9)
+        groups = [{"params": [self.layer.weight]}, {"params": [self.layer.bias], "rate_factor": 0.1}]
+        return torch.optim.SGD(groups, lr=0.5, momentum=0.9)
 
 
 class Recorder(Callback):
-    """The rate of each step, as the optimizer had it."""
+    """The rate of each step, as the optimizer had it in its first group."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.rates: list[float] = []
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
-        rates = {group["lr"] for group in optimizer.param_groups}
-        assert len(rates) == 1
-        self.rates += rates
+        rate, other = (group["lr"] for group in optimizer.param_groups)
+        assert other == pytest.approx(0.1 * rate)
+        self.rates.append(rate)
 
 
 def fit(schedule: Schedule, epochs: int, folder: Path, checkpoint: Path | None = None, **flags: int) -> list[float]:

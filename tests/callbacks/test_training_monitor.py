@@ -5,6 +5,7 @@ import logging
 import re
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from callbacks import MeanLoss, StepSchedule, TopKAccuracy, TrainingMonitor
+from callbacks.step_clock import StepClock
 from callbacks.training_monitor import best_epoch, both_stages, draw, line, write
 from lightning_modules import Classifier
 
@@ -134,7 +136,25 @@ class SlowLinear(Linear):
         return super().training_step(batch, batch_idx)
 
 
-@pytest.mark.parametrize(("model", "seconds", "least", "most"), [(Linear(), 0.2, 0.8, 1), (SlowLinear(), 0, 0, 0.3)])
+def test_where_the_time_of_an_epoch_goes(monkeypatch: pytest.MonkeyPatch) -> None:
+    time = SimpleNamespace(now=0.0, perf_counter=lambda: time.now)
+    monkeypatch.setattr("callbacks.step_clock.time", time)
+    clock = StepClock()
+    for time.now, event in (
+        (0.5, clock.step_begins),
+        (1.5, lambda: clock.step_ends(8)),
+        (2.0, clock.pause),
+        (4.0, clock.go_on),
+        (4.5, clock.step_begins),
+        (5.5, lambda: clock.step_ends(4)),
+    ):
+        event()
+    assert clock.seconds == 5.5
+    assert clock.images_per_second == 12 / 3.5
+    assert clock.data_wait == 1.5 / 3.5
+
+
+@pytest.mark.parametrize(("model", "seconds", "least", "most"), [(Linear(), 0.2, 0.6, 1), (SlowLinear(), 0, 0, 0.6)])
 def test_the_share_of_time_that_training_waits_for_data(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, model: Linear, seconds: float, least: float, most: float
 ) -> None:

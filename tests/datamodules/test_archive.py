@@ -18,7 +18,8 @@ import pytest
 import datamodules.archive
 from datamodules.archive import extract
 
-FILES = {"images/one.bin": os.urandom(50_000), "images/two.bin": os.urandom(50_000), "readme.txt": b"hello"}
+RANDOM = random.Random(0)
+FILES = {f"images/{name}.bin": RANDOM.randbytes(50_000) for name in ("one", "two")} | {"readme.txt": b"hello"}
 FORMATS = ["tar", "tar.gz", "tar.bz2", "tar.xz", "zip"]
 
 
@@ -104,16 +105,6 @@ def test_a_tar_holds_nothing_but_files_and_folders(tmp_path: Path, type: bytes, 
     assert os.listdir(tmp_path / "raw") == []
 
 
-def test_a_link_in_a_zip_is_refused(tmp_path: Path) -> None:
-    door = zipfile.ZipInfo("door")
-    door.external_attr = (stat.S_IFLNK | 0o777) << 16
-    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
-        archive.writestr(door, "/etc")
-    with pytest.raises(ValueError, match=r"set\.zip.*door"):
-        extract(tmp_path / "set.zip", tmp_path / "set")
-    assert not (tmp_path / "set").exists()
-
-
 @pytest.mark.parametrize("ending", FORMATS)
 @pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.6, 0.9])
 def test_a_truncated_archive_is_named(tmp_path: Path, ending: str, share: float) -> None:
@@ -140,15 +131,20 @@ def test_a_damaged_archive_is_named(tmp_path: Path, ending: str) -> None:
 @pytest.mark.parametrize("ending", FORMATS)
 def test_a_single_wrong_bit_gives_files_or_a_clear_error(tmp_path: Path, ending: str) -> None:
     archive = make_archive(tmp_path / f"set.{ending}", FILES)
-    whole, rng = archive.read_bytes(), random.Random(ending)
-    for number in range(40):
+    whole, rng, refused = archive.read_bytes(), random.Random(ending), 0
+    for number in range(60):
         damaged = bytearray(whole)
-        damaged[rng.randrange(len(damaged))] ^= 1 << rng.randrange(8)
+        place = rng.randrange(len(whole) - 260, len(whole)) if number % 3 else rng.randrange(len(whole))
+        damaged[place] ^= 1 << rng.randrange(8)
         archive.write_bytes(damaged)
         try:
             extract(archive, tmp_path / "raw" / f"set{number}")
         except ValueError as error:
             assert archive.name in str(error)
+            refused += 1
+        else:  # a plain tar has no check sum, and a zip none of its directory
+            assert ending in ("tar", "zip") or contents(tmp_path / "raw" / f"set{number}") == FILES
+    assert refused > 30 or ending == "tar"
 
 
 @pytest.mark.parametrize("reason", [OSError("Invalid data stream"), gzip.BadGzipFile("CRC check failed")])

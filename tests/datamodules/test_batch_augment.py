@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from torchvision.transforms.v2 import functional as transforms
 
 from datamodules import BatchAugment, KerasAffine
@@ -189,6 +190,10 @@ def test_erased_rectangles() -> None:
     share = erased[some].float().mean(dim=(1, 2))
     assert share.min() > 0.01
     assert share.max() < 0.36
+    height, width = (erased[some].any(dim=across).sum(dim=1) for across in (2, 1))
+    aspect = (height / width).clamp(0.2, 5)  # of whole pixels, and cut by the edge
+    assert aspect.min() < 0.5
+    assert aspect.max() > 2
     for mask in erased[some]:  # a rectangle is the product of its rows and columns
         assert torch.equal(mask, mask.any(1)[:, None] & mask.any(0)[None, :])
     assert torch.equal(images, torch.ones_like(images))
@@ -205,6 +210,19 @@ def test_pictures_and_labels_are_mixed_in_the_same_shares(settings: dict[str, fl
     torch.testing.assert_close(mixed.sum(dim=1), torch.ones(200))
     torch.testing.assert_close(found.mean(dim=(1, 2, 3)), mixed @ torch.arange(10.0), rtol=1e-4, atol=1e-3)
     assert len({round(share, 4) for share in mixed.amax(dim=1).tolist()}) > 50  # each its own share
+
+
+@pytest.mark.parametrize(
+    ("settings", "alpha"), [({"mixup": 0.2}, 0.2), ({"mixup": 1.0}, 1), ({"mixup": 4.0, "cutmix": 0.3}, 4)]
+)
+def test_shares_are_drawn_from_the_beta_distribution(settings: dict[str, float], alpha: float) -> None:
+    labels = torch.arange(4000) % 10
+    images = labels.float().view(-1, 1, 1, 1).expand(4000, 1, 4, 4)
+    found, mixed = BatchAugment(**settings).erase_and_mix(images, labels, 1, np.arange(4000), 10)
+    shares = mixed[torch.arange(4000), labels]
+    blended = (found == found[:, :, :1, :1]).flatten(1).all(dim=1) & (shares > 0) & (shares < 1)
+    assert stats.kstest(shares[blended].numpy(), stats.beta(alpha, alpha).cdf).pvalue > 1e-3
+    assert blended.float().mean() > 0.4
 
 
 def test_a_mixed_sample_is_made_of_itself_and_the_next() -> None:

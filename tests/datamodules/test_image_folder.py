@@ -144,7 +144,10 @@ def test_pictures_are_upright(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_with_a_folder(tmp_path: Path, make: object, complaint: str) -> None:
-    make(tmp_path / "set")
+    try:
+        make(tmp_path / "set")
+    except OSError:
+        pytest.skip("this disk takes no such name")
     with pytest.raises((ValueError, FileNotFoundError), match=complaint):
         packed(tmp_path / "data", tmp_path / "set")
 

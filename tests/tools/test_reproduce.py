@@ -117,7 +117,7 @@ def test_an_ensemble_has_a_row(folder: Path, shards: Path, monkeypatch: pytest.M
     figures = json.loads((folder / "runs/quickstart_digits/short-ensemble/report/ensemble.json").read_text())
     together = figures["ensemble"]
     ((_, _, mean, best, ensemble, gain, epochs, link),) = rows(folder, "2 of quickstart_digits")
-    assert mean.startswith(f"{50 * (one + other):.2f} %")
+    assert mean == f"{50 * (one + other):.2f} % ± {100 * abs(one - other) / 2**0.5:.2f}"
     assert (best, ensemble) == (f"{100 * max(one, other):.2f} %", f"**{100 * together:.2f} %**")
     assert gain == f"{100 * (together - max(one, other)):+.2f}"
     assert epochs == "**shortened: 1 of 8**"
@@ -154,6 +154,35 @@ def test_settings_that_have_changed_since_are_named(folder: Path) -> None:
     record["epochs"], planned = file["trainer"]["max_epochs"], "90.00 % test accuracy"
     assert results.row([record], planned, file).endswith(f" with `--trainer.accelerator cpu`{told} |")
     assert results.row([record], planned, file).split("|")[4].strip() == ""  # no difference to another recipe's figure
+
+
+def test_a_whole_row(folder: Path) -> None:
+    runs = []
+    for seed, top1, top5, speed, seconds in (
+        (1, 0.70, 0.90, 100, 60),
+        (2, 0.72, 0.90, 110, 60),
+        (3, 0.76, 0.96, 300, 240),
+    ):
+        run = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+        run |= {"name": f"seed{seed}", "epochs": 8, "images_per_second": speed, "seconds": seconds}
+        run |= {"command": f"main.py fit --seed_everything {seed} --data.validate_on_test true"}
+        run["metrics"] |= {"test/top1": top1, "test/top5": top5}
+        run["samples"] = {"train": 1347, "val": 450, "test": 450}  # those that validate are those that test
+        run["config"]["data"]["init_args"]["validate_on_test"] = True
+        runs.append(run)
+    links = ", ".join(f"[seed{seed}](records/quickstart_digits-seed{seed}.json)" for seed in (1, 2, 3))
+    experiment = {"trainer": {"max_epochs": 8}}
+    assert results.row(runs, "70.5 % test accuracy", experiment) == (
+        "| quickstart_digits | 70.5 % test accuracy | **72.67 %** ± 3.1 | +2.17 | 92.00 % | 8 | 1797 | 110 | 2 min "
+        f"| 3: {links} with `--data.validate_on_test true` |"
+    )
+    for change, told in (({"epochs": 7}, "7 of 8"), ({"epochs": 9}, None)):
+        (difference, _, epochs) = results.row([runs[0] | change], "70.5 % test accuracy", experiment).split("|")[4:7]
+        assert difference.strip() == ""  # to another length of training
+        assert epochs.strip() == (f"**shortened: {told}**" if told else "9")
+    runs[0]["config"]["trainer"]["limit_train_batches"] = 0.5
+    difference, _, epochs = results.row([runs[0]], "70.5 % test accuracy", experiment).split("|")[4:7]
+    assert (difference.strip(), epochs.strip()) == ("", "**shortened: 8 of 8, of 0.5 batches**")
 
 
 def test_a_callback_that_a_flag_adds_is_named_and_changes_no_recipe(folder: Path) -> None:
