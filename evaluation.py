@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from callbacks.class_report import NOT_FINITE, Scores
+from callbacks.class_report import Scores, with_columns
 from callbacks.prediction_store import Predictions
 from pictures import tested_pictures
 
@@ -51,15 +51,14 @@ def evaluate(found: Predictions) -> Tested:
     said = np.where(finite, found.probabilities.argmax(axis=1), classes)
     confusion = np.zeros((classes, classes + 1), np.int64)
     np.add.at(confusion, (found.labels, said), 1)
-    predictable = [*found.names, NOT_FINITE] if confusion[:, -1].any() else found.names
-    errors = confusion[:, : len(predictable)].copy()
+    shown, predictable = with_columns(confusion, found.names)
+    errors = shown.copy()
     np.fill_diagonal(errors, 0)
     pairs = []
     for place in np.argsort(-errors, axis=None, kind="stable")[:PAIRS]:
         true, other = np.unravel_index(place, errors.shape)
         if errors[true, other]:
             pairs.append((found.names[true], predictable[other], int(errors[true, other]), int(confusion[true].sum())))
-    shown = confusion[:, : len(predictable)]
     heat_map = png(shaded(shown)) if classes > SMALL else None
     scores = Scores.of(confusion).rows(found.names)
     return Tested(found.names, predictable, scores, shown.tolist(), pairs, int(errors.sum()), heat_map)

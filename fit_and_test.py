@@ -15,10 +15,9 @@ import yaml
 import cli
 from callbacks.prediction_store import OF_VALIDATION
 from callbacks.provenance import differences
-from callbacks.run_folder import config_of, holds_run
+from callbacks.run_folder import METRICS, holds_run, settings_of
 from lightning_modules import Classifier
 from main import own_flags
-from run_record import METRICS
 
 PROJECT = Path(__file__).parent
 NO_MATTER = (  # facts of a machine, not of the figures
@@ -131,8 +130,7 @@ def require_same_settings(run: Path, settings: dict[str, Any], no_matter: Sequen
     Raises:
         ValueError: says which.
     """
-    trained = yaml.safe_load(config_of(run).read_text(encoding="utf-8"))
-    for name, was, now in differences(trained, settings):
+    for name, was, now in differences(settings_of(run), settings):
         if name not in no_matter:
             raise ValueError(f"{run} was begun with {name} {was}, not {now}; choose another --name")
 

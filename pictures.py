@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import yaml
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -88,8 +87,7 @@ def data_of(run: Path) -> ImageDataModule:
     Raises:
         FileNotFoundError: it is not packed there.
     """
-    settings = yaml.safe_load(run_folder.config_of(run).read_text(encoding="utf-8"))["data"]
-    data = built(ImageDataModule, "data", settings)
+    data = built(ImageDataModule, "data", run_folder.settings_of(run)["data"])
     if not (data.folder / MANIFEST).exists():
         raise FileNotFoundError(
             f"{data.folder} is not there, which holds the pictures of {run}; a root that is relative "

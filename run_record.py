@@ -6,14 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from callbacks import run_folder
 from callbacks.prediction_store import Predictions
 from callbacks.provenance import SESSIONS
+from callbacks.run_folder import METRICS
 from callbacks.training_monitor import HISTORY, Record, best_epoch
-
-METRICS = "report/metrics.json"
 
 
 @dataclass
@@ -40,15 +37,8 @@ class RunRecord:
             FileNotFoundError: the folder is not a run's.
             ValueError: its configuration is damaged.
         """
-        path = run_folder.config_of(run)
-        text = path.read_text(encoding="utf-8")
-        try:
-            config = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise ValueError(f"{path} is no YAML: {error}") from error
-        if not isinstance(config, dict):
-            raise ValueError(f"{path} is no configuration of a run")
-        record = cls(run, text, config)
+        config = run_folder.settings_of(run)
+        record = cls(run, run_folder.config_of(run).read_text(encoding="utf-8"), config)
         record.history = record._read(HISTORY, "no epoch was finished in this folder") or []
         record.sessions = record._read(SESSIONS, "nothing says when and where the run was trained") or []
         record.metrics = record._read(METRICS, f"the run is not tested; main.py test --run {run} does that") or {}

@@ -43,7 +43,8 @@ def pack_small(folder: Path, encoding: Encoding, seed: int) -> None:
     }
     with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
         recipe = {"image_size": SIZE, "seed": seed}
-        pack(folder, "small", "abc", recipe, splits, SIZE, "", True, SHARD_BYTES, encoding)
+        how = {"overwrite": True, "shard_bytes": SHARD_BYTES, "encoding": encoding}
+        pack(folder, "small", "abc", recipe, splits, SIZE, **how)
 
 
 def start(folder: Path, encoding: Encoding, seed: int) -> multiprocessing.Process:

@@ -19,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor
 
+from callbacks.run_folder import METRICS
 from callbacks.whole_file import whole_file
 
 NOT_FINITE = "not finite"
@@ -88,17 +89,16 @@ class ClassReport(Callback):
         if self._confusion is None or not trainer.is_global_zero:
             return
         confusion = self._confusion.cpu().numpy()
-        names = getattr(trainer.datamodule, "classes", None) or [str(number) for number in range(len(confusion))]
+        names = class_names(trainer, len(confusion))
         metrics = {name: v.item() for name, v in trainer.callback_metrics.items() if name.startswith("test/")}
 
-        folder = Path(trainer.default_root_dir) / "report"
-        write_scores(confusion, names, folder / "per_class.csv")
-        predictable = [*names, NOT_FINITE] if confusion[:, -1].any() else list(names)
-        matrix = confusion[:, : len(predictable)]
-        write_confusion(matrix, names, predictable, folder / "confusion_matrix.csv")
-        with whole_file(folder / "confusion_matrix.png") as partial:
+        run = Path(trainer.default_root_dir)
+        write_scores(confusion, names, run / "report/per_class.csv")
+        matrix, predictable = with_columns(confusion, names)
+        write_confusion(matrix, names, predictable, run / "report/confusion_matrix.csv")
+        with whole_file(run / "report/confusion_matrix.png") as partial:
             drawn_confusion(matrix, names, predictable).savefig(partial, format="png", bbox_inches="tight")
-        write_metrics(metrics, int(confusion.sum()), folder / "metrics.json")  # last: it stands for a finished test
+        write_metrics(metrics, int(confusion.sum()), run / METRICS)  # last: it stands for a finished test
 
         get_console().print(table(Scores.of(confusion).rows(names)))
         if "test/top1" in metrics:
@@ -112,6 +112,17 @@ def counted(confusion: Tensor | None, logits: Tensor, labels: Tensor) -> Tensor:
         confusion = torch.zeros(classes, classes + 1, dtype=torch.int64, device=logits.device)
     predicted = logits.argmax(dim=1).where(logits.isfinite().all(dim=1), classes)
     return confusion.index_put_((labels, predicted), torch.ones_like(labels), accumulate=True)
+
+
+def class_names(trainer: Trainer, classes: int) -> list[str]:
+    """Those of the datamodule, or numbers."""
+    return list(getattr(trainer.datamodule, "classes", None) or map(str, range(classes)))
+
+
+def with_columns(confusion: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[str]]:
+    """The matrix ``(C, C or C + 1)`` and the names of its columns: one for logits not finite only if there are any."""
+    columns = [*names, NOT_FINITE] if confusion[:, -1].any() else list(names)
+    return confusion[:, : len(columns)], columns
 
 
 def write_metrics(metrics: dict[str, float], samples: int, path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.class_report import NOT_FINITE, Scores, counted, drawn_confusion
+from callbacks.class_report import Scores, class_names, counted, drawn_confusion, with_columns
 from callbacks.panels import log_figure, log_pictures, log_table
 
 
@@ -126,8 +126,8 @@ class Dashboard(Callback):
         if self._confusion is None or not trainer.loggers:
             return
         confusion, names = self._confusion.cpu().numpy(), class_names(trainer, len(self._confusion))
-        predictable = [*names, NOT_FINITE] if confusion[:, -1].any() else names
-        figure = drawn_confusion(confusion[:, : len(predictable)], names, predictable)
+        matrix, predictable = with_columns(confusion, names)
+        figure = drawn_confusion(matrix, names, predictable)
         columns = ("class", "precision", "recall", "F1", "samples")
         for logger in trainer.loggers:
             log_table(logger, f"{stage}/classes", columns, Scores.of(confusion).rows(names), trainer.global_step)
@@ -149,11 +149,6 @@ class Dashboard(Callback):
         pictures = scaled.round().clamp(0, 255).byte().permute(0, 2, 3, 1).numpy()
         for logger in trainer.loggers:
             log_pictures(logger, name, pictures, captions, trainer.global_step)
-
-
-def class_names(trainer: Trainer, classes: int) -> list[str]:
-    """Those of the datamodule, or numbers."""
-    return list(getattr(trainer.datamodule, "classes", None) or map(str, range(classes)))
 
 
 def mixtures(labels: Tensor, names: list[str]) -> list[str]:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMeasure
 
 from callbacks.class_report import write_metrics
+from callbacks.run_folder import METRICS
 
 WAYS = {"enlarged": "", "interpolated": "_bicubic"}  # what a step returns, and how its metrics end
 
@@ -80,7 +81,7 @@ class EnlargementQuality(Callback):
         if not self._tested or not trainer.is_global_zero:
             return
         metrics = {name: v.item() for name, v in trainer.callback_metrics.items() if name.startswith("test/")}
-        write_metrics(metrics, self._tested, Path(trainer.default_root_dir) / "report/metrics.json")
+        write_metrics(metrics, self._tested, Path(trainer.default_root_dir) / METRICS)
         print(f"test PSNR = {metrics['test/psnr']:.2f} dB, bicubic {metrics['test/psnr_bicubic']:.2f} dB", flush=True)
 
     def _begin(self, pl_module: LightningModule) -> None:

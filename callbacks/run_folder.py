@@ -20,6 +20,7 @@ from callbacks.whole_file import whole_file
 CONFIG = "config.yaml"
 BEST, LAST = "checkpoints/best.ckpt", "checkpoints/last.ckpt"
 PREVIOUS = "checkpoints/previous.ckpt"
+METRICS = "report/metrics.json"  # of the last test
 SNAPSHOT = "snapshot-"  # beginning of the names of checkpoints that a run does not go on from
 LOCK = ".lock"
 DECIDE = (  # what a report is of, besides the network
@@ -214,6 +215,23 @@ def config_of(run: Path) -> Path:
     if not (run / CONFIG).is_file():
         raise FileNotFoundError(f"{run} is not a run's folder: it holds no {CONFIG}")
     return run / CONFIG
+
+
+def settings_of(run: Path) -> dict[str, Any]:
+    """What the configuration of a run says.
+
+    Raises:
+        FileNotFoundError: the folder is not a run's.
+        ValueError: the configuration is damaged.
+    """
+    path = config_of(run)
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {error}") from error
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path} is no configuration of a run")
+    return settings
 
 
 def checkpoint_of(run: Path, which: str = BEST) -> Path:

@@ -240,7 +240,7 @@ class ImageDataModule(LightningDataModule):
                     self.recipe,
                     splits,
                     self.image_size,
-                    files,
+                    source_files=files,
                     encoding=self.encoding,
                     jpeg_quality=self.jpeg_quality,
                     skip_broken=self.skip_broken,

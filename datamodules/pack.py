@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
@@ -84,6 +85,7 @@ def pack(
     recipe: dict[str, Any],
     splits: dict[str, Samples],
     image_size: int,
+    *,
     source_files: str = "",
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
@@ -120,18 +122,60 @@ def pack(
             raise ValueError(f"the {split} split of {dataset} is empty; choose other split fractions")
         if samples.labels.min() < 0 or samples.labels.max() >= len(classes):
             raise ValueError(f"the {split} split of {dataset} has labels outside 0..{len(classes) - 1}")
+    with _whole_folder(folder, overwrite, f"packing {dataset}") as unfinished:
+        shape = image_size, image_size, windows.channels if windows else 3
+        statistics = _Statistics(shape)
+        reading = _Reading(dataset, sum(map(len, splits.values())), image_size, skip_broken, windows)
+        shards: dict[str, list[Shard]] = {}
+        with reading.progress, ThreadPoolExecutor(os.cpu_count()) as threads:
+            for split, samples in splits.items():
+                pictures, seen = reading.pictures(samples, threads), statistics if split == "train" else None
+                if encoding == "raw":
+                    count = len(samples) * (windows.most if windows else 1)
+                    parts = _raw(pictures, count, shape, shard_bytes, seen)
+                else:
+                    parts = _jpeg(pictures, jpeg_quality, shard_bytes, threads, seen)
+                shards[split] = _write_split(unfinished, split, parts, shape)
+                if not shards[split]:
+                    raise ValueError(f"no picture of the {split} split of {dataset} can be read")
+        write_shard(unfinished / "statistics.h5", mean_image=statistics.mean_image())
+        manifest = Manifest(
+            FORMAT_VERSION,
+            dataset,
+            list(classes),
+            recipe,
+            source_files,
+            reading.digest.hexdigest(),
+            *statistics.channels(),
+            _seal(unfinished / "statistics.h5", statistics.rows),
+            shards,
+            reading.skipped,
+        )
+        if reading.skipped:
+            logger.warning("%d pictures of %s were left out, as they cannot be read", len(reading.skipped), dataset)
+        _write_manifest(unfinished, manifest)
+    return manifest
+
+
+def fingerprint(raw: Path) -> str:
+    """SHA-256 of the names and sizes of all visible files below a folder: cheap, and different for other raw files."""
+    files = sorted((path.relative_to(raw).as_posix(), path.stat().st_size) for path in files_below(raw))
+    return hashlib.sha256(repr(files).encode()).hexdigest()
+
+
+@contextmanager
+def _whole_folder(folder: Path, overwrite: bool, doing: str) -> Iterator[Path]:
+    """The temporary name to write a folder under: it is renamed at the end, or nothing of it remains."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with one_at_a_time(folder.with_name(f".{folder.name}.lock"), f"packing {dataset}"):
+    with one_at_a_time(folder.with_name(f".{folder.name}.lock"), doing):
         if folder.exists() and not overwrite:
             raise FileExistsError(f"{folder} is already there; pass overwrite=True to replace it")
         unfinished, replaced = (folder.with_name(folder.name + ending) for ending in (".partial", ".replaced"))
         for leftover in (unfinished, replaced):
             shutil.rmtree(leftover, ignore_errors=True)
         unfinished.mkdir()
-        quality = jpeg_quality if encoding == "jpeg" else None
-        given = (dataset, classes, recipe, splits, image_size, source_files, shard_bytes)
         try:
-            manifest = _write(unfinished, *given, quality, skip_broken, windows)
+            yield unfinished
         except BaseException as error:
             shutil.rmtree(unfinished, ignore_errors=True)  # a full disk has no room for it
             if isinstance(error, OSError) and error.errno and not error.filename:  # HDF5 does not say which file
@@ -142,84 +186,13 @@ def pack(
         unfinished.rename(folder)
         _flush(folder.parent)
         shutil.rmtree(replaced, ignore_errors=True)
-    return manifest
 
 
-def fingerprint(raw: Path) -> str:
-    """SHA-256 of the names and sizes of all visible files below a folder: cheap, and different for other raw files."""
-    files = sorted((path.relative_to(raw).as_posix(), path.stat().st_size) for path in files_below(raw))
-    return hashlib.sha256(repr(files).encode()).hexdigest()
-
-
-def _write(
-    folder: Path,
-    dataset: str,
-    classes: Sequence[str],
-    recipe: dict[str, Any],
-    splits: dict[str, Samples],
-    image_size: int,
-    source_files: str,
-    shard_bytes: int,
-    jpeg_quality: int | None,
-    skip_broken: bool,
-    windows: Windows | None,
-) -> Manifest:
-    shape = image_size, image_size, windows.channels if windows else 3
-    most = windows.most if windows else 1
-    statistics = _Statistics(shape)
-    source = hashlib.sha256()
-    shards: dict[str, list[Shard]] = {}
-    skipped: list[str] = []
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with ThreadPoolExecutor(os.cpu_count()) as threads, Progress(*columns) as progress:
-        total = sum(map(len, splits.values()))
-        bar = progress.add_task(f"packing {dataset}", total=total)
-
-        def pictures(samples: Samples) -> Pictures:
-            for row, picture in enumerate(_read(samples, image_size, threads, windows)):
-                progress.advance(bar)
-                if isinstance(picture, ValueError):
-                    if not skip_broken:
-                        raise picture
-                    logger.warning("left out: %s", picture)
-                    skipped.append(Path(samples.images[row]).name)
-                    if len(skipped) > max(5, total // 20):
-                        raise ValueError(f"{len(skipped)} pictures of {dataset} cannot be read; the last: {picture}")
-                    continue
-                label = int(samples.labels[row])
-                source.update(picture.digest + label.to_bytes(8, "little"))
-                for pixels in picture.rows:
-                    yield pixels, label
-
-        for split, samples in splits.items():
-            seen = statistics if split == "train" else None
-            if jpeg_quality is None:
-                parts = _raw(pictures(samples), most * len(samples), shape, shard_bytes, seen)
-            else:
-                parts = _jpeg(pictures(samples), jpeg_quality, shard_bytes, threads, seen)
-            shards[split] = _write_split(folder, split, parts, shape)
-            if not shards[split]:
-                raise ValueError(f"no picture of the {split} split of {dataset} can be read")
-    write_shard(folder / "statistics.h5", mean_image=statistics.mean_image())
-    manifest = Manifest(
-        FORMAT_VERSION,
-        dataset,
-        list(classes),
-        recipe,
-        source_files,
-        source.hexdigest(),
-        *statistics.channels(),
-        _seal(folder / "statistics.h5", statistics.rows),
-        shards,
-        skipped,
-    )
-    if skipped:
-        logger.warning("%d pictures of %s were left out, as they cannot be read", len(skipped), dataset)
+def _write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(manifest.dump(), encoding="utf-8")
     (folder / MANIFEST_SHA256).write_bytes(checksum_line(folder / MANIFEST))
     for path in (folder / MANIFEST, folder / MANIFEST_SHA256, folder):
         _flush(path)
-    return manifest
 
 
 def _write_split(
@@ -282,6 +255,42 @@ def _jpeg(
             taken += len(data)
     if rows:
         yield rows, labels
+
+
+class _Reading:
+    """Reads the pictures of a data set: a digest of their sources, and the names of those that cannot be read."""
+
+    def __init__(self, dataset: str, total: int, image_size: int, skip_broken: bool, windows: Windows | None) -> None:
+        self.dataset, self.image_size, self.windows = dataset, image_size, windows
+        self.most_skipped = max(5, total // 20) if skip_broken else 0
+        self.digest = hashlib.sha256()
+        self.skipped: list[str] = []
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        self.progress = Progress(*columns)
+        self._bar = self.progress.add_task(f"packing {dataset}", total=total)
+
+    def pictures(self, samples: Samples, threads: ThreadPoolExecutor) -> Pictures:
+        """Their rows, one after the other.
+
+        Raises:
+            ValueError: a picture cannot be read, and none, or not so many, may be left out.
+        """
+        for row, picture in enumerate(_read(samples, self.image_size, threads, self.windows)):
+            self.progress.advance(self._bar)
+            if isinstance(picture, ValueError):
+                if not self.most_skipped:
+                    raise picture
+                logger.warning("left out: %s", picture)
+                self.skipped.append(Path(samples.images[row]).name)
+                if len(self.skipped) > self.most_skipped:
+                    raise ValueError(
+                        f"{len(self.skipped)} pictures of {self.dataset} cannot be read; the last: {picture}"
+                    )
+                continue
+            label = int(samples.labels[row])
+            self.digest.update(picture.digest + label.to_bytes(8, "little"))
+            for pixels in picture.rows:
+                yield pixels, label
 
 
 @dataclass(frozen=True)

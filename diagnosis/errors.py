@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
 
 from callbacks import run_folder
+from callbacks.run_folder import METRICS
 from callbacks.training_monitor import HISTORY
 from diagnosis.gaps import Measured
 from diagnosis.run import Run, read
@@ -14,7 +14,6 @@ from lightning_modules.saved import saved_network
 from pictures import listed, named_picture
 from predictor import Predictor
 
-METRICS = "report/metrics.json"
 SAMPLE, BATCH = 5_000, 100
 
 
@@ -84,7 +83,7 @@ def training_validation(run: Run, place: Path) -> Measured:
     if not place.is_dir():
         raise FileNotFoundError(f"{place} is no folder; --train-val names one of pictures, or of a test")
     if (place / METRICS).is_file():
-        config = yaml.safe_load(run_folder.config_of(place).read_text(encoding="utf-8"))
+        config = run_folder.settings_of(place)
         if place.resolve() == run.folder.resolve():
             raise ValueError(f"{place} is the run itself; --train-val takes a test of it on other pictures")
         if config["model"] != run.config["model"]:

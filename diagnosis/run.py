@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from callbacks import run_folder
 from callbacks.training_monitor import HISTORY, Record
 from datamodules import ImageDataModule
@@ -28,7 +26,7 @@ class Run:
 
     def __init__(self, folder: Path, flags: Sequence[str]) -> None:
         self.folder = folder
-        self.config = yaml.safe_load(run_folder.config_of(folder).read_text(encoding="utf-8"))
+        self.config = run_folder.settings_of(folder)
         self.settings = Settings.of(self.config, folder)
         self.data = built(ImageDataModule, "data", self.config["data"], flags)
         self.history: list[Record] = read(folder / HISTORY) if (folder / HISTORY).is_file() else []

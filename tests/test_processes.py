@@ -68,6 +68,13 @@ def test_the_same_metrics_from_one_to_four_processes(tmp_path: Path) -> None:
     assert found[1]["samples"] == SAMPLES
     assert found[1] == found[2] == found[3] == found[4]
 
+    tables = []
+    for processes in (1, 2):
+        command(tmp_path, processes, "predict", "--run", str(run))
+        tables.append((run / "report/predictions.csv").read_text())
+    assert tables[0] == tables[1]
+    assert len(tables[0].splitlines()) == 1 + SAMPLES
+
 
 def test_two_processes_freeze_and_unfreeze(tmp_path: Path) -> None:
     torch.save({"state_dict": MiniVGGNet(10, 32).state_dict()}, tmp_path / "backbone.ckpt")

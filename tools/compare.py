@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import yaml
 from rich.table import Table
 from scipy.stats import binomtest
 
@@ -86,9 +85,8 @@ def main() -> None:
     with plainly():
         run_a, run_b = arguments.runs
         one, other = both(run_a, run_b)
-        configs = (yaml.safe_load(run_folder.config_of(run).read_text(encoding="utf-8")) for run in (run_a, run_b))
         settings = Table("setting", "A", "B", title="Settings that differ")
-        for name, a, b in differences(*configs):
+        for name, a, b in differences(*map(run_folder.settings_of, (run_a, run_b))):
             settings.add_row(name, str(a), str(b))
         if settings.row_count:
             console.print(settings)

@@ -19,6 +19,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from callbacks.run_folder import METRICS
 from fit_and_test import PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
 from results import Record, ensembles, flags_of, identity, linear, page, without_seed
 from run_record import chosen_epoch
@@ -84,7 +85,7 @@ def record_of(run: Path) -> Record:
         config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
         sessions, history, timings, metrics = (
             json.loads((run / name).read_text(encoding="utf-8"))
-            for name in ("sessions.json", "history.json", "timings.json", "report/metrics.json")
+            for name in ("sessions.json", "history.json", "timings.json", METRICS)
         )
     except FileNotFoundError as error:
         raise ValueError(f"{run} is not a run that was trained and tested: {error.filename} is missing") from error

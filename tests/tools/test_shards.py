@@ -38,7 +38,7 @@ def clean(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
     folders = {encoding: tmp_path_factory.mktemp("clean") / encoding for encoding in ENCODINGS}
     for encoding, folder in folders.items():
-        pack(folder, "tiny", CLASSES, {"image_size": SIZE}, splits, SIZE, "", False, 8_000, encoding)
+        pack(folder, "tiny", CLASSES, {"image_size": SIZE}, splits, SIZE, shard_bytes=8_000, encoding=encoding)
         assert len(Manifest.load(folder).splits["train"]) > 1
     return folders
 
@@ -190,7 +190,7 @@ def test_brackets_and_colons_in_names_are_no_markup(run: Tool, tmp_path: Path) -
     splits = {split: samples for split in ("train", "val", "test")}
     names = ["cat [tabby]", "cat [/tabby]", ":cat:", "[bold]"]
     folder = tmp_path / "[" / "x]"  # what would be a closing tag
-    pack(folder, "tiny", names, {"image_size": SIZE}, splits, SIZE, "", False, 8_000)
+    pack(folder, "tiny", names, {"image_size": SIZE}, splits, SIZE, shard_bytes=8_000)
     status, out, err = run("info", folder)
     assert status == 0, err
     assert all(f" {name} " in out for name in names)
