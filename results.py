@@ -110,8 +110,17 @@ def ensembles(records: list[Record], experiments: Path) -> list[str]:
     return lines if records else []
 
 
-def linear(records: dict[str, Record]) -> list[str]:
-    """The table of linear classifiers on the features of a network that was trained on something else."""
+def linear(records: dict[str, Record], experiments: Path) -> list[str]:
+    """The table of linear classifiers on the features of a network that was trained on something else.
+
+    Args:
+        records: by the names of their files.
+        experiments: folder of the files that quote a published figure, for records of the same name.
+    """
+    figures = {
+        f"{file.stem}.linear.json": figures_of(file.read_text(encoding="utf-8"))[""]
+        for file in sorted(experiments.glob("features_*.yaml"))
+    }
     lines = [
         "",
         "## Linear classifiers on features",
@@ -120,14 +129,15 @@ def linear(records: dict[str, Record]) -> list[str]:
         "`tools/train_linear.py`); C by cross-validation on the training rows. The deviation is that of a share of so",
         "many test pictures.",
         "",
-        "| features | layer | pixels | values | training pictures | C | test rank-1 | rank-5 | record |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| features | published | layer | pixels | values | training pictures | C | test rank-1 | rank-5 | record |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, record in records.items():
         features, test = record["features"], record["test"]
         deviation = (test["rank1"] * (1 - test["rank1"]) / test["samples"]) ** 0.5
         cells = [
             f"{features['backbone']} on {features['data'].rpartition('.')[2]}",
+            figures.get(name, "none"),
             features["layer"],
             str(features["input_size"]),
             str(features["shape"][1]),
@@ -138,7 +148,9 @@ def linear(records: dict[str, Record]) -> list[str]:
             f"[{Path(name).stem}](records/linear/{name})",
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    return lines if records else []
+    for name in sorted(figures.keys() - records.keys()):
+        lines.append(f"| {name.partition('.')[0]} | {figures[name]} | no record | | | | | | | |")
+    return lines
 
 
 def trained(record: Record, planned: int) -> str:

@@ -146,7 +146,7 @@ def main() -> None:
             for place in (folder, folder / "ensembles", folder / "linear")
         )
         experiments = PROJECT / "experiments"
-        more = [*ensembles(list(members.values()), experiments), *linear(classifiers)]
+        more = [*ensembles(list(members.values()), experiments), *linear(classifiers, experiments)]
         text = page(list(runs.values()), sorted(filter(is_trained, experiments.rglob("*.yaml"))), more)
         (arguments.docs / "results.md").write_text(text, encoding="utf-8")
 

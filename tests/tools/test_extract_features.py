@@ -147,6 +147,14 @@ def test_an_experiments_pictures_are_scaled_but_not_augmented(root: Path, tmp_pa
     np.testing.assert_allclose(reader.read(np.arange(135)), expected.numpy(), atol=0.02)
 
 
+@pytest.mark.parametrize("experiment", sorted((PROJECT / "experiments").glob("features_*.yaml")), ids=lambda e: e.stem)
+def test_settings_of_the_published_features(experiment: Path) -> None:
+    data = tool.data_of(experiment, ["--data.batch_size", "8"])
+    assert (data.image_size, data.input_size, data.normalization, data.batch_size) == (224, 224, "imagenet", 8)
+    assert data.name in experiment.stem
+    assert not data.transforms
+
+
 def test_weights_from_a_file(tmp_path: Path, extract: Extract) -> None:
     state = models.squeezenet1_1().state_dict()
     torch.save(state, tmp_path / "weights.pth")

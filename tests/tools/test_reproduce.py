@@ -4,6 +4,7 @@ import copy
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -72,7 +73,8 @@ def test_two_seeds_become_a_row(folder: Path, shards: Path) -> None:
     others = sum(map(is_classifier, trained)) - 2  # this one, and the ensemble, which has no row
     depths = 4  # of resnet56_cifar10, each with a published figure of its own
     assert "dcgan" not in page
-    assert page.count("no record") == others + depths
+    features = 2  # of networks that torchvision has trained
+    assert page.count("no record") == others + depths + features
     (cells,) = rows(folder, "resnet56_cifar10 `--model.depth 110`")
     assert cells[1:3] == ["93.57 % test accuracy (the best of five; on average 93.39 %)", "no record"]
     for seed in (1, 2):
@@ -135,7 +137,14 @@ def test_a_linear_classifier_has_a_row(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "vgg16.linear.json").write_text(json.dumps(description))
     assert call(folder, "--record", str(tmp_path / "vgg16.linear.json")) == ""
     (cells,) = rows(folder, "vgg16 on Flowers17")
-    assert cells[1:-1] == ["net.features.30", "224", "25088", "918", "0.1", "**75.00 %** ± 2.3", "90.00 %"]
+    assert cells[1:-1] == ["none", "net.features.30", "224", "25088", "918", "0.1", "**75.00 %** ± 2.3", "90.00 %"]
+    (announced,) = rows(folder, "features_vgg16_flowers17")
+    assert announced[1:3] == ["92.06 % test accuracy (rank-5 99.41 %)", "no record"]
+    shutil.copy(tmp_path / "vgg16.linear.json", tmp_path / "features_vgg16_flowers17.linear.json")
+    assert call(folder, "--record", str(tmp_path / "features_vgg16_flowers17.linear.json")) == ""
+    assert rows(folder, "features_vgg16_flowers17") == []
+    published = [cells[1] for cells in rows(folder, "vgg16 on Flowers17")]
+    assert published == ["92.06 % test accuracy (rank-5 99.41 %)", "none"]
     assert str(tmp_path) not in (folder / "docs/records/linear/vgg16.linear.json").read_text()
     (tmp_path / "other.json").write_text("{}")
     assert "was not written by tools/train_linear.py" in call(folder, "--record", str(tmp_path / "other.json"))
