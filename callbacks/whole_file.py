@@ -1,11 +1,13 @@
 """Files of a run that are whole or not there, and those that a run can do without."""
 
 import errno
+import json
 import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 logger = logging.getLogger("litvision")
 
@@ -33,6 +35,12 @@ def whole_file(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def write_json(content: Any, path: Path) -> None:
+    """JSON text, a line for each value, in a whole file."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager

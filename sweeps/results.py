@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from callbacks.training_monitor import HISTORY, Record
-from callbacks.whole_file import whole_file
+from callbacks.whole_file import whole_file, write_json
 from sweeps.space import Choices, Values, number, short_names
 
 POINT, BEST, FAILED = "#4477aa", "#ee6677", "#888888"
@@ -92,8 +92,7 @@ def brief(text: str) -> str:
 
 def write(results: list[Result], metric: str, keys: list[str], folder: Path) -> None:
     """``results.json`` and ``results.csv``."""
-    with whole_file(folder / "results.json") as partial:
-        partial.write_text(json.dumps([asdict(each) for each in results], indent=1) + "\n", encoding="utf-8")
+    write_json([asdict(each) for each in results], folder / "results.json")
     with whole_file(folder / "results.csv") as partial, partial.open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["trial", "run", "state", metric, "epoch", *keys, "note"])

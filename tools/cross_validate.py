@@ -13,7 +13,6 @@ is given again.
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -24,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.prediction_store import OF_VALIDATION, Predictions
+from callbacks.whole_file import write_json
 from confidence import Metrics, spreads, table
 from datamodules.shards import Manifest
 from fit_and_test import finished_run
@@ -89,7 +89,7 @@ def main() -> None:
             "runs": metrics,
             "metrics": {name: asdict(spread) for name, spread in found.items()},
         }
-        (folder / "cross_validation.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(figures, folder / "cross_validation.json")
         title = f"{folds}-fold cross-validation of {arguments.config.stem}"
         screen().print(table(title, metrics, found))
         print(f"{100 * accuracy:.2f} % of all {len(predictions.rows)} samples are named correctly out of fold")

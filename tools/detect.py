@@ -9,7 +9,6 @@ folder --out gets detections.json, and of each picture its boxes before and afte
 """
 
 import argparse
-import json
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -22,7 +21,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from callbacks.whole_file import whole_file
+from callbacks.whole_file import write_json
 from detection import Boxes, Detector, Settings
 from detection.drawing import drawn
 from detection.evaluation import Score, known_boxes, score
@@ -105,12 +104,6 @@ def told(result: Score) -> str:
     return "\n".join(lines)
 
 
-def write(record: dict[str, object], file: Path) -> None:
-    """As JSON, whole or not at all."""
-    with whole_file(file) as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
 def run() -> list[Found]:
     """Search all pictures; those that could not be."""
     command = parser().parse_args()
@@ -136,12 +129,12 @@ def run() -> list[Found]:
         "pictures": [each for each, _ in results],
     }
     file = out / "detections.json"
-    write(record, file)  # whatever comes of the score, a search may have taken hours
+    write_json(record, file)  # whatever comes of the score, a search may have taken hours
     screen().print(table(found))
     if command.truth and found:
         boxes = {each["file"]: kept for each, kept in results if "error" not in each}
         result = precision(boxes, known, names)
-        write(record | {"score": asdict(result)}, file)
+        write_json(record | {"score": asdict(result)}, file)
         print(told(result))
     print(f"{len(found)} pictures searched: {file}")
     return [each for each, _ in results if "error" in each]

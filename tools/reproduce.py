@@ -20,6 +20,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.run_folder import METRICS
+from callbacks.whole_file import write_json
 from fit_and_test import PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
 from results import Record, ensembles, flags_of, identity, linear, page, without_seed
 from run_record import chosen_epoch
@@ -43,8 +44,7 @@ def recorded(what: Path, folder: Path) -> None:
         record = record_of(what)
         place = folder / f"{identity(record)}.json"
         shutil.copyfile(what / "history.png", place.with_suffix(".png"))
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(record, place)
 
 
 def linear_record(description: Path) -> Record:

@@ -8,13 +8,13 @@ pictures. Runs are called seed1, seed2, ..., as those of tools/train_ensemble.py
 to runs/EXPERIMENT/seeds/seeds.json. An interrupted command goes on where it stopped when it is given again.
 """
 
-import json
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from callbacks.whole_file import write_json
 from confidence import Metrics, spreads, table
 from fit_and_test import runs_of_seeds
 from run_record import RunRecord, chosen_epoch
@@ -42,9 +42,8 @@ def main() -> None:
         metrics = {run.name: metrics_of(run, arguments.test) for run in runs}
         found = spreads(metrics)
         file = runs[0].with_name(f"{arguments.name}-seeds" if arguments.name else "seeds") / "seeds.json"
-        file.parent.mkdir(exist_ok=True)
         figures = {"runs": metrics, "metrics": {name: asdict(spread) for name, spread in found.items()}}
-        file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(figures, file)
         title = f"{len(runs)} seeds of {arguments.config.stem}"
         screen().print(table(title, metrics, found))
         print(f"figures: {file}")

@@ -7,7 +7,6 @@ and probabilities go to runs/EXPERIMENT/ensemble/report. An interrupted command 
 given again.
 """
 
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.prediction_store import PROBABILITIES, Predictions
+from callbacks.whole_file import write_json
 from fit_and_test import experiment_file, runs_of_seeds
 from terminal import command_line, plainly, screen
 
@@ -62,7 +62,7 @@ def main() -> None:
             "mean": statistics.mean(accuracies),
             "ensemble": float(ensemble.right().mean()),
         }
-        (folder / "report/ensemble.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        write_json(figures, folder / "report/ensemble.json")
         table = Table("run", "test top-1 %", title=f"Ensemble of {len(runs)}: {arguments.experiment}")
         for name, accuracy in {**figures["members"], **{each: figures[each] for each in ("mean", "ensemble")}}.items():
             table.add_row(name, f"{100 * accuracy:.2f}")

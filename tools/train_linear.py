@@ -12,7 +12,6 @@ C, figures, and how the features were made.
 """
 
 import argparse
-import json
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +31,7 @@ from torch.nn import functional as F
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.provenance import commit
-from callbacks.whole_file import whole_file
+from callbacks.whole_file import whole_file, write_json
 from datamodules.features import FeatureReader
 from datamodules.memory import free_memory
 from terminal import command_line, plainly
@@ -259,8 +258,7 @@ def train(arguments: argparse.Namespace) -> None:
         "versions": {name: version(name) for name in ("numpy", "scikit-learn", "torch")},
         "commit": commit(Path(__file__).parent) or "unknown",
     }
-    with whole_file(description) as partial:
-        partial.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_json(record, description)
     print(text)
     rank5 = "" if found["rank5"] is None else f", rank-5 {100 * found['rank5']:.2f} %"
     print(f"C {best['C']:g}: rank-1 {100 * found['rank1']:.2f} %{rank5} on {found['samples']} test pictures")
