@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -139,15 +140,16 @@ def test_pictures_are_upright(tmp_path: Path) -> None:
             lambda raw: [folder_of(raw / name) for name in ("train", "test", "more")],
             "more lies beside folders of",
         ),
-        (lambda raw: folder_of(raw, (os.fsdecode(b"caf\xe9"), "tea")), r"'caf\\udce9' .* is named by bytes"),
+        pytest.param(
+            lambda raw: folder_of(raw, (os.fsdecode(b"caf\xe9"), "tea")),
+            r"'caf\\udce9' .* is named by bytes",
+            marks=pytest.mark.skipif(sys.platform == "darwin", reason="its disks take no such name"),
+        ),
         (lambda raw: (folder_of(raw), (raw / "a/0.png").write_bytes(b"text")), "0.png cannot be read.*skip_broken"),
     ],
 )
 def test_what_is_wrong_with_a_folder(tmp_path: Path, make: object, complaint: str) -> None:
-    try:
-        make(tmp_path / "set")
-    except OSError:
-        pytest.skip("this disk takes no such name")
+    make(tmp_path / "set")
     with pytest.raises((ValueError, FileNotFoundError), match=complaint):
         packed(tmp_path / "data", tmp_path / "set")
 
