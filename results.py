@@ -53,7 +53,9 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
         "share of so many test pictures. Where less was trained than the experiment says, in epochs, pictures or",
         "classes, that is in bold. Flags that a run had besides are named in its row, and in bold the settings of the",
         "experiment's file that have changed since, or that were not recorded. A difference is stated where none of",
-        "these makes another experiment of it.",
+        "these makes another experiment of it. Where the pictures are not proved to come from the files that a data",
+        "set is published with, whose checksums are known of CIFAR-10, that is in bold too: copies that were",
+        "compressed again cost accuracy, and the difference includes it.",
         "",
         "| experiment | published | ours | difference | top-5 | epochs | pictures | images/s | time | seeds |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -67,7 +69,7 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
         recipe = partial(recipe_of, settings)
         mine = sorted((r for r in records if r["experiment"] == experiment.stem), key=recipe)
         figures = figures_of(text)
-        for (command, _), runs in groupby(mine, recipe):
+        for (command, *_), runs in groupby(mine, recipe):
             group, flags = list(runs), flags_with_figure(figures, command)
             lines.append(row(group, figures[flags], settings, flags))
             for record in group:
@@ -95,7 +97,7 @@ def ensembles(records: list[Record], experiments: Path) -> list[str]:
         experiment = yaml.safe_load((experiments / f"{record['experiment']}.yaml").read_text(encoding="utf-8"))
         whole = experiments / f"ensemble_{record['experiment'].partition('_')[2]}.yaml"
         cells = [
-            f"{len(accuracies)} of {record['experiment']}",
+            f"{len(accuracies)} of {record['experiment']}{other_files(record)}",
             figures_of(whole.read_text(encoding="utf-8"))[""] if whole.exists() else "",
             f"{100 * record['mean']:.2f} % ± {100 * statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else "",
             f"{100 * max(accuracies):.2f} %",
@@ -205,7 +207,7 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str 
         if "test/top5" in record["metrics"]
         else "",
         epochs,
-        f"**{pictures} of {official}{few_classes(record)}**" if few else f"{pictures}",
+        (f"**{pictures} of {official}{few_classes(record)}**" if few else f"{pictures}") + other_files(record),
         f"{statistics.median(speeds):.0f}" if speeds else "",
         f"{statistics.mean(run['seconds'] for run in runs) / 60:.0f} min",
         f"{len(runs)}: "
@@ -227,9 +229,9 @@ def told_flags(record: Record) -> list[str]:
     return [typed for name, typed in flags_of(record["command"]) if name not in TOLD_ELSEWHERE]
 
 
-def recipe_of(experiment: dict[str, Any], record: Record) -> tuple[str, str]:
+def recipe_of(experiment: dict[str, Any], record: Record) -> tuple[str, str, str]:
     """What the runs of a row share."""
-    return without_seed(record), changed_since(record, experiment)
+    return without_seed(record), changed_since(record, experiment), other_files(record)
 
 
 def changed_since(record: Record, experiment: dict[str, Any]) -> str:
@@ -265,6 +267,14 @@ def few_classes(record: Record) -> str:
     """How many classes there were, if not all."""
     classes, official = record.get("classes"), data_set(record).official_classes  # early runs do not say
     return f", {classes} of {official} classes" if classes and official and classes < official else ""
+
+
+def other_files(record: Record) -> str:
+    """What is known of the pictures where the data set's files have checksums, and these were not found."""
+    official = record.get("official")  # early records do not say
+    if official or not data_set(record).official_files:
+        return ""
+    return ", **files not checked**" if official is None else ", **not the published files**"
 
 
 def data_set(record: Record) -> type[ImageDataModule]:

@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from datamodules.archive import extract
 from datamodules.augmentation import AugmentedPictures, Transform, transformed_size
 from datamodules.batch_augment import BatchAugment
 from datamodules.batches import Batches
-from datamodules.download import download
+from datamodules.download import download, has_checksum
 from datamodules.geometry import (
     Border,
     Interpolation,
@@ -100,6 +100,7 @@ class ImageDataModule(LightningDataModule):
     raw_file: str | tuple[str, ...] = ""  # a file or folder in it that proves it is there; one of several that do
     url: str = ""
     checksum: str = ""
+    official_files: Mapping[str, str] = {}  # checksums of the raw files, where they are known
     default_encoding: Encoding = "raw"
     image_channels = 3  # C of what reaches the network
     windows: Windows | None = None  # what packing cuts out of a picture; a picture is one row without them
@@ -232,6 +233,14 @@ class ImageDataModule(LightningDataModule):
                     "choose another --data.root"
                 )
             splits, files = self._splitting.complete(self.read(raw)), self._fingerprint(raw)
+            official = self._is_official(raw)
+            if official is False:
+                logger.warning(
+                    "the pictures in %s are not those that %s is published with (other checksums): do not compare "
+                    "figures with published ones",
+                    raw,
+                    self.name,
+                )
             with suppress(FileExistsError):  # another process has packed it meanwhile
                 pack(
                     self.folder,
@@ -241,6 +250,7 @@ class ImageDataModule(LightningDataModule):
                     splits,
                     self.image_size,
                     source_files=files,
+                    official=official,
                     encoding=self.encoding,
                     jpeg_quality=self.jpeg_quality,
                     skip_broken=self.skip_broken,
@@ -465,6 +475,12 @@ class ImageDataModule(LightningDataModule):
         proofs = (self.raw_file,) if isinstance(self.raw_file, str) else self.raw_file
         places = (base, base / self.raw_folder)
         return next((place for place in places if any((place / proof).exists() for proof in proofs)), None)
+
+    def _is_official(self, raw: Path) -> bool | None:
+        """Whether the raw files are the published ones; None where their checksums are not known."""
+        if not self.official_files:
+            return None
+        return all(has_checksum(raw / file, checksum) for file, checksum in self.official_files.items())
 
     def _fingerprint(self, raw: Path) -> str:
         return "" if self.raw_folder is None else fingerprint(raw)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torchvision import datasets
 
 from datamodules.base import ImageDataModule
 from datamodules.pack import Samples
@@ -22,6 +23,7 @@ class CIFAR10(ImageDataModule):
     raw_file = "data_batch_1"
     url = "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz"
     checksum = "sha256:6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"
+    official_files = {file: f"md5:{md5}" for file, md5 in (*datasets.CIFAR10.train_list, *datasets.CIFAR10.test_list)}
 
     def read(self, raw: Path) -> dict[str, Samples]:
         """The official five training batches and the test batch."""

@@ -49,13 +49,13 @@ def download(url: str, checksum: str, folder: Path, timeout: float = 30) -> Path
     if len(digest) != DIGITS.get(algorithm):
         raise ValueError(f"{checksum!r} is no checksum to compare {url} with; it is written like sha256:0a1b...")
     target = folder / PurePosixPath(urlsplit(url).path).name
-    if target.exists() and _digest(target, checksum) == checksum:
+    if target.exists() and has_checksum(target, checksum):
         return target
     folder.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     resumed = part.exists()
     _fetch(url, part, timeout)
-    if resumed and _digest(part, checksum) != checksum:  # what was there belonged to another file
+    if resumed and not has_checksum(part, checksum):  # what was there belonged to another file
         part.unlink()
         _fetch(url, part, timeout)
     found = _digest(part, checksum)
@@ -66,6 +66,11 @@ def download(url: str, checksum: str, folder: Path, timeout: float = 30) -> Path
         os.fsync(file.fileno())
     os.replace(part, target)
     return target
+
+
+def has_checksum(path: Path, checksum: str) -> bool:
+    """Whether a file has a checksum, written as for ``download``."""
+    return _digest(path, checksum) == checksum
 
 
 def _digest(path: Path, checksum: str) -> str:

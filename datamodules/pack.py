@@ -87,6 +87,7 @@ def pack(
     image_size: int,
     *,
     source_files: str = "",
+    official: bool | None = None,
     overwrite: bool = False,
     shard_bytes: int = SHARD_BYTES,
     encoding: Encoding = "raw",
@@ -105,6 +106,7 @@ def pack(
         splits: ``train``, ``val`` and ``test``; the statistics are those of ``train``.
         image_size: height and width of the stored pictures; others are resized by ``fit``.
         source_files: fingerprint of the raw files, kept in the manifest.
+        official: whether they are the published ones, kept there too; None where that is not known.
         shard_bytes: size that a shard's pictures do not exceed (a single picture may).
         encoding: pixels as they are, or JPEG; the statistics are those of the pictures that decoding gives.
         jpeg_quality: 1 to 100.
@@ -150,6 +152,7 @@ def pack(
             _seal(unfinished / "statistics.h5", statistics.rows),
             shards,
             reading.skipped,
+            official,
         )
         if reading.skipped:
             logger.warning("%d pictures of %s were left out, as they cannot be read", len(reading.skipped), dataset)

@@ -45,6 +45,7 @@ class Manifest:
 
     ``channel_mean`` and ``channel_std`` are of the training split on the 0..255 scale; the mean image lies beside the
     shards, in the file that ``statistics`` names. ``skipped`` are the files of pictures that could not be read.
+    ``official`` says whether the raw files are the published ones; None where that is not known.
     """
 
     format_version: int
@@ -58,6 +59,7 @@ class Manifest:
     statistics: Shard
     splits: dict[str, list[Shard]]
     skipped: list[str]
+    official: bool | None = None
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":

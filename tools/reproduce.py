@@ -21,7 +21,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.run_folder import METRICS
 from callbacks.whole_file import write_json
+from datamodules.shards import Manifest
 from fit_and_test import PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
+from pictures import data_of
 from results import Record, ensembles, flags_of, identity, linear, page, without_seed
 from run_record import chosen_epoch
 from terminal import command_line, plainly
@@ -65,7 +67,7 @@ def ensemble_record(folder: Path) -> Record:
     """The figures of an ensemble, and how its members were trained."""
     figures = json.loads((folder / ENSEMBLE).read_text(encoding="utf-8"))
     members = [record_of(folder.with_name(name)) for name in figures["members"]]
-    shared = ("experiment", "epochs", "commit", "versions", "hardware", "config")
+    shared = ("experiment", "epochs", "commit", "versions", "hardware", "config", "official")
     return {
         **{name: members[0][name] for name in shared},
         "name": folder.name,
@@ -108,8 +110,17 @@ def record_of(run: Path) -> Record:
         "images_per_second": statistics.median(timing["images_per_second"] for timing in timings),
         **{name: last[name] for name in ("samples", "commit", "versions", "hardware", "processes", "precision")},
         "classes": last.get("classes"),  # early runs do not say
+        "official": is_official(run),
         "config": config,
     }
+
+
+def is_official(run: Path) -> bool | None:
+    """Whether a run's pictures come from the published files; None where that is not known, or they are gone."""
+    try:
+        return Manifest.load(data_of(run).folder).official
+    except FileNotFoundError:
+        return None
 
 
 def without_machine_facts(command: str) -> str:

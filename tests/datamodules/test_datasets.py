@@ -1,5 +1,6 @@
 """The data sets: official files in, the right pictures with the right labels out."""
 
+import hashlib
 import os
 import pickle
 import subprocess
@@ -12,6 +13,7 @@ from sklearn.datasets import load_digits
 from datamodules import CIFAR10, Digits, Flowers17, ImageDataModule
 from datamodules import base as base_module
 from datamodules.cifar10 import read_batch
+from datamodules.shards import Manifest
 
 
 def packed(data: ImageDataModule) -> ImageDataModule:
@@ -37,6 +39,28 @@ def test_digits_are_the_scans_enlarged(tmp_path: Path) -> None:
     distances = np.abs(small[:, None] - load_digits().images[None]).mean(axis=(2, 3))
     assert load_digits().target[distances.argmin(axis=1)].tolist() == labels[:100].tolist()
     assert distances.min(axis=1).max() < 1.5  # of 16 grey levels, by interpolation
+
+
+def test_whether_files_are_the_published_ones(
+    raw: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def official(**settings: object) -> bool | None:
+        data = packed(CIFAR10(root=str(tmp_path), source=str(raw), **settings))
+        return Manifest.load(data.folder).official
+
+    assert set(CIFAR10.official_files) == {*(f"data_batch_{number}" for number in range(1, 6)), "test_batch"}
+    assert official() is False
+    assert "not those that cifar10 is published with" in caplog.text
+    caplog.clear()
+    folder = raw / "cifar-10-batches-py"
+    sums = {file: f"md5:{hashlib.md5((folder / file).read_bytes()).hexdigest()}" for file in CIFAR10.official_files}
+    monkeypatch.setattr(CIFAR10, "official_files", sums)
+    assert official(split_seed=1) is True
+    monkeypatch.setattr(CIFAR10, "official_files", sums | {"test_batch": sums["data_batch_1"]})
+    assert official(split_seed=2) is False
+    monkeypatch.setattr(CIFAR10, "official_files", {})
+    assert official(split_seed=3) is None
+    assert caplog.text.count("not those") == 1
 
 
 def test_cifar10_rows_are_planes_of_red_green_blue(raw: Path, tmp_path: Path) -> None:

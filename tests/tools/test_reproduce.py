@@ -259,6 +259,37 @@ def test_difference_and_subset(folder: Path) -> None:
     assert "| **797 of 110000, 10 of 200 classes** |" in results.row([fewer], "none", experiment)
 
 
+def test_pictures_of_other_files_are_told(folder: Path) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    assert record.pop("official") is None  # digits come with a package
+
+    def pictures(**told: bool | None) -> str:
+        return results.row([record | told], "none", {"trainer": {"max_epochs": 8}}).split("|")[7].strip()
+
+    assert pictures() == pictures(official=None) == "1797"
+    record["config"]["data"]["class_path"] = "datamodules.CIFAR10"
+    record["samples"] = {"train": 45000, "val": 5000, "test": 10000}
+    assert pictures() == pictures(official=None) == "60000, **files not checked**"
+    assert pictures(official=False) == "60000, **not the published files**"
+    assert pictures(official=True) == "60000"
+    text = results.page([record, record | {"official": True}], [experiment_file("quickstart_digits")], [])
+    assert sum(line.startswith("| quickstart_digits |") for line in text.splitlines()) == 2  # not averaged
+    record |= {"members": {"a": 0.5, "b": 0.6}, "mean": 0.55, "ensemble": 0.7, "official": False}
+    assert (
+        "of quickstart_digits, **not the published files** |"
+        in results.ensembles([record], experiment_file("quickstart_digits").parent)[-1]
+    )
+
+
+def test_a_record_is_made_without_the_pictures(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = tmp_path / "runs/quickstart_digits/moved"
+    shutil.copytree(folder / "runs/quickstart_digits/short-seed1", run)
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    settings["data"]["init_args"]["root"] = str(tmp_path / "gone")
+    (run / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert reproduce.record_of(run)["official"] is None
+
+
 @pytest.mark.parametrize(
     ("flags", "stated"),
     [
