@@ -1,11 +1,12 @@
-"""Is the historical recipe here the published one? The first epochs of MiniVGGNet on CIFAR-10 in Keras 2 and here.
+"""Is a historical recipe here the published one? The first epochs on CIFAR-10 in Keras 2 and here.
 
     python3.11 -m venv keras && keras/bin/pip install tensorflow-cpu==2.15.1 h5py scipy
     python benchmarks/keras_parity.py runs/minivggnet_cifar10/RUN keras/bin/python > benchmarks/KERAS_PARITY.md
+    python benchmarks/keras_parity.py runs/minigooglenet_cifar10/RUN keras/bin/python >> benchmarks/KERAS_PARITY.md
 
-RUN is a run of experiments/minivggnet_cifar10.yaml. Keras trains on the rows of the same packed set, from the same
-seed, which draws other numbers there: figures agree but for chance, which is greatest in validation, where the moving
-statistics of Keras' normalisation lag behind in the first epochs. The schedule is the same for any number of epochs.
+RUN is a run of that experiment. Keras trains on the rows of the same packed set, by the same schedule to the same end,
+from the same seed, which draws other numbers there: figures agree but for chance, which is greatest in validation,
+where the moving statistics of Keras' normalisation lag behind in the first epochs.
 """
 
 import json
@@ -22,16 +23,19 @@ from pictures import data_of
 from run_record import RunRecord
 from terminal import command_line, plainly
 
-EXPERIMENT, EPOCHS = "minivggnet_cifar10", 5
+NETWORKS = {"minivggnet_cifar10": "MiniVGGNet", "minigooglenet_cifar10": "MiniGoogLeNet"}
+EPOCHS = 5
 COLUMNS = {"train/loss": 1, "train/top1": 100, "val/loss": 1, "val/top1": 100}  # and what a figure is shown times
 
 Epoch = dict[str, Any]
 
 
-def trained_in_keras(python: str, folder: Path, epochs: int, seed: int) -> list[Epoch]:
+def trained_in_keras(python: str, run: RunRecord, folder: Path, epochs: int) -> list[Epoch]:
     """What ``keras_training.py`` prints of each epoch, in the environment of another Python."""
     script = Path(__file__).parent / "keras_training.py"
-    command = [python, str(script), str(folder), "--epochs", str(epochs), "--seed", str(seed)]
+    planned, seed = run.config["trainer"]["max_epochs"], run.config["seed_everything"]
+    command = [python, str(script), run.experiment, str(folder)]
+    command += ["--epochs", str(epochs), "--max_epochs", str(planned), "--seed", str(seed)]
     told = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         for line in process.stdout:
@@ -61,13 +65,16 @@ def main() -> None:
     arguments = parser.parse_args()
     with plainly():
         run = RunRecord.load(arguments.run)
-        if run.experiment != EXPERIMENT or not 1 <= arguments.epochs <= len(run.history):
-            raise ValueError(f"{arguments.run} is no run of {EXPERIMENT} with {arguments.epochs} epochs")
-        seed = run.config["seed_everything"]
-        theirs = trained_in_keras(arguments.python, data_of(arguments.run).folder, arguments.epochs, seed)
-        print("# MiniVGGNet on CIFAR-10 in Keras and here\n")
+        if run.experiment not in NETWORKS or not 1 <= arguments.epochs <= len(run.history):
+            raise ValueError(f"{arguments.run} is no run of {' or '.join(NETWORKS)} with {arguments.epochs} epochs")
+        theirs = trained_in_keras(arguments.python, run, data_of(arguments.run).folder, arguments.epochs)
+        print(f"# {NETWORKS[run.experiment]} on CIFAR-10 in Keras and here\n")
         print(f"`python benchmarks/keras_parity.py`, commit {abbreviated(commit(Path(__file__).parent))}.")
-        print(f"Keras {theirs[0]['keras']} and `experiments/{EXPERIMENT}.yaml`, seed {seed} in both; one run each.\n")
+        print(
+            f"Keras {theirs[0]['keras']} in float32 and `experiments/{run.experiment}.yaml` with precision "
+            f"{run.config['trainer']['precision']}, {run.config['trainer']['max_epochs']} epochs planned, seed "
+            f"{run.config['seed_everything']} in both; one run each.\n"
+        )
         print("\n".join(table(theirs, run.history[: arguments.epochs])))
 
 

@@ -16,7 +16,8 @@ OURS = [
 ]
 STANDS_IN = """
 import json, sys
-assert sys.argv[2:] == ["--epochs", "2", "--seed", "7"]
+assert sys.argv[1] == "minigooglenet_cifar10"
+assert sys.argv[3:] == ["--epochs", "2", "--max_epochs", "3", "--seed", "7"]
 print("a library says something")
 for epoch in (1, 2):
     print(json.dumps({"epoch": epoch, "keras": "2.15.0", "train/loss": 2 / epoch, "train/top1": 0.25 * epoch,
@@ -26,11 +27,11 @@ for epoch in (1, 2):
 
 @pytest.fixture
 def run(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A run of two epochs, whose data are another packed set, and a Keras that is none."""
-    folder = tmp_path / "runs" / keras_parity.EXPERIMENT / "a"
+    """A run of two epochs out of three, whose data are another packed set, and a Keras that is none."""
+    folder = tmp_path / "runs" / "minigooglenet_cifar10" / "a"
     folder.mkdir(parents=True)
     data = {"class_path": "datamodules.Digits", "init_args": {"root": str(shards)}}
-    config = {"seed_everything": 7, "model": {}, "data": data, "trainer": {"max_epochs": 2}}
+    config = {"seed_everything": 7, "model": {}, "data": data, "trainer": {"max_epochs": 3, "precision": "bf16-mixed"}}
     (folder / "config.yaml").write_text(yaml.safe_dump(config))
     (folder / "history.json").write_text(json.dumps(OURS))
     stands_in = tmp_path / "keras_training.py"
@@ -54,13 +55,22 @@ def test_epochs_side_by_side(run: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         "| 2 | 1.00 | 1.40 | 50.00 | 50.00 | 1.00 | 1.10 | 50.00 | 60.00 |",
     ]
     assert "Keras 2.15.0" in text
-    assert "seed 7" in text
+    assert text.startswith("# MiniGoogLeNet on CIFAR-10")
+    assert "precision bf16-mixed, 3 epochs planned, seed 7" in text
 
 
 @pytest.mark.parametrize("epochs", [0, 3])
 def test_a_run_without_so_many_epochs(run: Path, epochs: int, monkeypatch, capsys) -> None:
-    with pytest.raises(SystemExit, match=f"is no run of minivggnet_cifar10 with {epochs} epochs"):
+    with pytest.raises(SystemExit, match=f"is no run of minivggnet_cifar10 or minigooglenet_cifar10 with {epochs} "):
         printed(monkeypatch, capsys, run, sys.executable, "--epochs", epochs)
+
+
+def test_a_run_of_another_experiment(run: Path, monkeypatch, capsys) -> None:
+    other = run.parent.parent / "resnet_cifar10" / "a"
+    other.parent.mkdir()
+    run.rename(other)
+    with pytest.raises(SystemExit, match="is no run of"):
+        printed(monkeypatch, capsys, other, sys.executable, "--epochs", 2)
 
 
 def test_keras_fails(run: Path, tmp_path: Path, monkeypatch, capsys) -> None:
