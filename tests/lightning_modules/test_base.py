@@ -21,6 +21,7 @@ ARCHITECTURES = [
     pytest.param("AlexNet", {}, 67, id="AlexNet"),
     pytest.param("MiniGoogLeNet", {}, 16, id="MiniGoogLeNet"),
     pytest.param("DeeperGoogLeNet", {}, 32, id="DeeperGoogLeNet"),
+    pytest.param("DeeperGoogLeNet", {"inception_4": False}, 32, id="DeeperGoogLeNet-without_4"),
     pytest.param("GoogLeNet", {}, 32, id="GoogLeNet"),
     pytest.param("UnpaddedNet", {}, 16, id="UnpaddedNet"),
     pytest.param("TorchvisionModel", {"architecture": "shufflenet_v2_x0_5"}, 64, id="TorchvisionModel"),
