@@ -14,6 +14,7 @@ from torch.distributed import DistBackendError
 
 LAUNCHER = "LITVISION_LAUNCHER"  # process id of the one that launched the others
 POLL, GRACE, PATIENCE = 0.5, 1.0, 10.0  # seconds
+TORCHRUN_KILLS = 30.0  # seconds after a SIGTERM, which a training that is about to fail may take for the wish to pause
 
 _launched: list[subprocess.Popen] = []  # by this process
 
@@ -27,8 +28,7 @@ def end_together() -> None:
     subprocess_script._launch_process_observer = _watch_launched
     if "LOCAL_RANK" in os.environ:  # launched, by Lightning or by torchrun
         parent = os.getppid()
-        torchrun = "TORCHELASTIC_RUN_ID" in os.environ
-        _in_background(_end_with_launcher, parent if torchrun else int(os.environ.get(LAUNCHER, parent)))
+        _in_background(_end_with_launcher, parent if _by_torchrun() else int(os.environ.get(LAUNCHER, parent)))
     else:
         os.environ[LAUNCHER] = str(os.getpid())
 
@@ -40,7 +40,7 @@ def first_error(error: Exception) -> Exception:
     while it waits here. Of an error that all processes meet, only the first one's remains.
     """
     if isinstance(error, DistBackendError) or "gloo/" in str(error):
-        time.sleep(PATIENCE)
+        time.sleep(PATIENCE + TORCHRUN_KILLS * _by_torchrun())
         return ConnectionError(
             "the connection to another process of this run is lost: that process has ended, or its machine cannot be "
             "reached. What it said stands above, or on its machine; one that says nothing was killed.\n"
@@ -55,6 +55,10 @@ def first_error(error: Exception) -> Exception:
     for process in launched:
         process.kill()
     return error
+
+
+def _by_torchrun() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def _watch_launched(launched: Sequence[subprocess.Popen]) -> None:
