@@ -233,14 +233,6 @@ class ImageDataModule(LightningDataModule):
                     "choose another --data.root"
                 )
             splits, files = self._splitting.complete(self.read(raw)), self._fingerprint(raw)
-            official = self._is_official(raw)
-            if official is False:
-                logger.warning(
-                    "the pictures in %s are not those that %s is published with (other checksums): do not compare "
-                    "figures with published ones",
-                    raw,
-                    self.name,
-                )
             with suppress(FileExistsError):  # another process has packed it meanwhile
                 pack(
                     self.folder,
@@ -250,13 +242,19 @@ class ImageDataModule(LightningDataModule):
                     splits,
                     self.image_size,
                     source_files=files,
-                    official=official,
+                    official=self._is_official(raw),
                     encoding=self.encoding,
                     jpeg_quality=self.jpeg_quality,
                     skip_broken=self.skip_broken,
                     windows=self.windows,
                 )
         manifest = self._manifest()
+        if manifest.official is False:
+            logger.warning(
+                "the pictures of %s come from other files than the published ones (checksums differ): figures cannot "
+                "be compared with published ones",
+                self.name,
+            )
         if self.source and (raw := self._find_raw()) and self._fingerprint(raw) != manifest.source_files:
             raise ValueError(f"{self.folder} was packed from other files than {raw} holds; {remedy(self.folder)}")
         verify(self.folder, manifest)

@@ -54,7 +54,7 @@ def info(folder: Path) -> None:
         encoding += f", quality {quality}"
     facts = Table("fact", "value", show_header=False, box=None)
     for fact, value in (
-        ("data set", manifest.dataset),
+        ("data set", manifest.dataset + " from other files than the published ones" * (manifest.official is False)),
         ("classes", str(len(manifest.classes))),
         ("pictures", f"{height} x {width} x {channels}, {encoding}"),
         ("shards", f"{sum(map(len, manifest.splits.values()))}, {sum(f.bytes for f in manifest.files()):,} bytes"),

@@ -211,6 +211,16 @@ def test_info_tells_what_a_set_holds(packed: Path, run: Tool) -> None:
     assert ["all", "40", "8", "12"] in lines
 
 
+@pytest.mark.parametrize(("official", "told"), [(False, True), (True, False), (None, False)])
+def test_info_names_other_files_than_the_published_ones(
+    official: bool | None, told: bool, tmp_path: Path, run: Tool
+) -> None:
+    samples = Samples(np.zeros((4, SIZE, SIZE, 3), np.uint8), np.arange(4))
+    splits = dict.fromkeys(("train", "val", "test"), samples)
+    pack(tmp_path / "set", "tiny", CLASSES, {"image_size": SIZE}, splits, SIZE, official=official)
+    assert ("tiny from other files than the published ones" in run("info", tmp_path / "set")[1]) == told
+
+
 def test_exported_pictures_are_those_stored(packed: Path, tmp_path: Path, run: Tool) -> None:
     assert run("export", packed, tmp_path / "out")[0] == 0
     for split, shards in Manifest.load(packed).splits.items():
