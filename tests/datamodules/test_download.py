@@ -14,7 +14,7 @@ from threading import Thread
 
 import pytest
 
-from datamodules.download import download
+from datamodules.download import download, has_checksum
 
 CONTENT = bytes(range(256)) * 4096  # 1 MiB: several reads of the client
 CHECKSUM = "sha256:" + hashlib.sha256(CONTENT).hexdigest()
@@ -94,6 +94,21 @@ def serve(server: Server, certificate: Path | None = None) -> Iterator[Server]:
 
 def is_alone(path: Path) -> bool:
     return os.listdir(path.parent) == [path.name]
+
+
+def test_md5_where_it_is_refused_for_security(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = hashlib.new
+
+    def hardened(name: str, data: bytes = b"", *, usedforsecurity: bool = True) -> object:
+        if name == "md5" and usedforsecurity:
+            raise ValueError("disabled for FIPS")
+        return real(name, data, usedforsecurity=usedforsecurity)
+
+    monkeypatch.setattr(hashlib, "new", hardened)
+    file = tmp_path / "file"
+    file.write_bytes(b"abc")
+    assert has_checksum(file, "md5:900150983cd24fb0d6963f7d28e17f72")  # RFC 1321, A.5
+    assert not has_checksum(file, "md5:900150983cd24fb0d6963f7d28e17f73")
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256", "sha512"])
