@@ -200,7 +200,7 @@ def draw(history: list[Record], path: Path, changes: Sequence[float] = ()) -> No
         rate[0].set_title("Learning rate")
     for axes in figure.axes:
         axes.set_xlabel("epoch")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(alpha=0.3)
         axes.spines[["top", "right"]].set_visible(False)
         for epochs in changes:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
@@ -56,6 +57,16 @@ def test_the_picture_shows_something(tmp_path: Path, records: int) -> None:
     pixels = np.asarray(Image.open(tmp_path / "history.png").convert("RGB"))
     assert pixels.shape[0] >= 300
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
+
+
+@pytest.mark.parametrize("records", [1, 2, 3])
+def test_epochs_are_whole_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int) -> None:
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (drawn.append(figure), path.touch()))
+    draw(HISTORY[:records], tmp_path / "history.png")
+    for axes in drawn[0].axes:
+        first, last = axes.get_xlim()
+        assert [tick for tick in axes.get_xticks() if first <= tick <= last] == list(range(1, records + 1))
 
 
 class Linear(Classifier):
