@@ -63,9 +63,9 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
     curves = []
     for experiment in experiments:
         text = experiment.read_text(encoding="utf-8")
-        if not is_classifier(yaml.safe_load(text)) or "EnsembleClassifier" in text:  # see below
-            continue
         settings = yaml.safe_load(text)
+        if not is_classifier(settings) or "EnsembleClassifier" in text:  # see below
+            continue
         recipe = partial(recipe_of, settings)
         mine = sorted((r for r in records if r["experiment"] == experiment.stem), key=recipe)
         figures = figures_of(text)
