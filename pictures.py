@@ -10,8 +10,8 @@ from PIL import Image
 
 from callbacks import run_folder
 from datamodules import ImageDataModule
+from datamodules.manifest import MANIFEST
 from datamodules.picture_files import files_below, fit, is_picture, loaded
-from datamodules.shards import MANIFEST
 from sections import built
 
 

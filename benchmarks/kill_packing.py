@@ -26,8 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from datamodules.audit import audit
 from datamodules.jpeg import Encoding
-from datamodules.pack import Samples, pack
-from datamodules.shards import MANIFEST, Manifest
+from datamodules.manifest import MANIFEST, Manifest
+from datamodules.pack import pack
+from datamodules.samples import Samples
 from terminal import command_line
 
 SIZE, ROWS = 16, {"train": 60, "val": 20, "test": 20}

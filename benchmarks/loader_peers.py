@@ -32,7 +32,7 @@ from datamodules import BatchAugment, ImageDataModule, KerasAffine
 from datamodules.augmentation import Transform
 from datamodules.batches import Batches as WholeBatches
 from datamodules.geometry import keras_matrices
-from datamodules.pack import Samples
+from datamodules.samples import Samples
 
 Output = Literal["float32", "uint8"]
 Batches = Iterator[tuple[Tensor, Tensor]]

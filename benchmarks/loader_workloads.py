@@ -12,8 +12,8 @@ import numpy as np
 from PIL import Image
 
 from datamodules.cifar10 import read_batch
-from datamodules.pack import Samples
 from datamodules.picture_files import fit, loaded
+from datamodules.samples import Samples
 
 BATCH = 128
 

@@ -31,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from callbacks import EMA, ChannelsLast, Compile, WholeCheckpointIO, with_those_of_every_run
 from callbacks.provenance import abbreviated, commit, hardware
 from datamodules import BatchAugment, ImageDataModule
-from datamodules.pack import Samples
+from datamodules.samples import Samples
 from lightning_modules import (
     AlexNet,
     CifarResNet,

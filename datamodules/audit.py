@@ -11,7 +11,8 @@ import h5py
 import numpy as np
 
 from datamodules.jpeg import decode
-from datamodules.shards import MANIFEST, Manifest, Shard, manifest_finding, row_checksum, sha256
+from datamodules.manifest import MANIFEST, Manifest, Shard, manifest_finding, sha256
+from datamodules.shards import row_checksum
 
 MOST_NAMED = 20
 

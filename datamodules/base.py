@@ -4,14 +4,12 @@ import hashlib
 import json
 import logging
 import os
-import signal
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
@@ -23,7 +21,7 @@ from datamodules.archive import extract
 from datamodules.augmentation import AugmentedPictures, Transform, transformed_size
 from datamodules.batch_augment import BatchAugment
 from datamodules.batches import Batches
-from datamodules.download import download, has_checksum
+from datamodules.download import download
 from datamodules.geometry import (
     Border,
     Interpolation,
@@ -34,14 +32,16 @@ from datamodules.geometry import (
     with_mirrored,
 )
 from datamodules.jpeg import Encoding
-from datamodules.loader import Batch, BatchLoader
-from datamodules.lock import one_at_a_time
+from datamodules.loader import Batch, BatchLoader, worker_loader
+from datamodules.manifest import FORMAT_VERSION, MANIFEST, Manifest, remedy, verify
 from datamodules.memory import free_memory
 from datamodules.normalization import Kind, Normalization
-from datamodules.pack import Samples, Windows, fingerprint, pack
+from datamodules.pack import pack
+from datamodules.raw_files import RawFiles
 from datamodules.resident import RowsOnly, copied
+from datamodules.samples import Samples, Windows
 from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys, equal_shares
-from datamodules.shards import FORMAT_VERSION, MANIFEST, Manifest, ShardDataset, remedy, verify
+from datamodules.shards import ShardDataset
 from datamodules.splits import Splitting
 
 Views = Literal["one", "flip", "ten_crop"]
@@ -185,6 +185,13 @@ class ImageDataModule(LightningDataModule):
         return self.batch_augment.output_size(size) if self.batch_augment else size
 
     @property
+    def raw_files(self) -> RawFiles:
+        """The files that it is made from."""
+        proofs = (self.raw_file,) if isinstance(self.raw_file, str) else self.raw_file
+        fetch = self.fetch if self.url else None
+        return RawFiles(self.name, self.root, self.source, self.raw_folder, proofs, fetch, self.official_files)
+
+    @property
     def recipe(self) -> dict[str, Any]:
         """All that decides the content of the packed set besides the pictures."""
         return {
@@ -226,13 +233,13 @@ class ImageDataModule(LightningDataModule):
     def prepare_data(self) -> None:
         """Pack the data set if that has not been done, else prove that the shards are what was packed."""
         if not (self.folder / MANIFEST).exists():
-            raw = self._raw()
+            raw = self.raw_files.provide()
             if self.raw_folder is not None and self.root.resolve().is_relative_to(raw.resolve()):
                 raise ValueError(
                     f"the packed set would go to {self.root}, which lies in {raw}, where its pictures come from; "
                     "choose another --data.root"
                 )
-            splits, files = self._splitting.complete(self.read(raw)), self._fingerprint(raw)
+            splits, files = self._splitting.complete(self.read(raw)), self.raw_files.fingerprint(raw)
             with suppress(FileExistsError):  # another process has packed it meanwhile
                 pack(
                     self.folder,
@@ -242,7 +249,7 @@ class ImageDataModule(LightningDataModule):
                     splits,
                     self.image_size,
                     source_files=files,
-                    official=self._is_official(raw),
+                    official=self.raw_files.are_published(raw),
                     encoding=self.encoding,
                     jpeg_quality=self.jpeg_quality,
                     skip_broken=self.skip_broken,
@@ -255,7 +262,7 @@ class ImageDataModule(LightningDataModule):
                 "be compared with published ones",
                 self.name,
             )
-        if self.source and (raw := self._find_raw()) and self._fingerprint(raw) != manifest.source_files:
+        if self.source and (raw := self.raw_files.find()) and self.raw_files.fingerprint(raw) != manifest.source_files:
             raise ValueError(f"{self.folder} was packed from other files than {raw} holds; {remedy(self.folder)}")
         verify(self.folder, manifest)
 
@@ -392,19 +399,11 @@ class ImageDataModule(LightningDataModule):
         return self._loader(batches, BatchSampler(EveryRowOnce(*share), batch_size, drop_last=False))
 
     def _loader(self, batches: Batches, batch_sampler: BatchSampler | list[list[int]]) -> BatchLoader | DataLoader:
-        if not self.num_workers:
-            # transforms are Python objects with a state of their own: one thread
-            threads = 1 if self.transforms else min(4, os.cpu_count() or 1)
-            return BatchLoader(batches.__getitems__, batch_sampler, threads)
-        return DataLoader(
-            batches,
-            batch_sampler=batch_sampler,
-            collate_fn=_whole_batch,
-            num_workers=self.num_workers,
-            persistent_workers=True,
-            pin_memory=not self._on_cpu,
-            worker_init_fn=_as_worker,
-        )
+        if self.num_workers:
+            return worker_loader(batches, batch_sampler, self.num_workers, pin_memory=not self._on_cpu)
+        # transforms are Python objects with a state of their own: one thread
+        threads = 1 if self.transforms else min(4, os.cpu_count() or 1)
+        return BatchLoader(batches.__getitems__, batch_sampler, threads)
 
     @property
     def _split_in_use(self) -> str:
@@ -465,63 +464,14 @@ class ImageDataModule(LightningDataModule):
             raise ValueError(f"{self.folder} was packed by another recipe ({differences}); {remedy(self.folder)}")
         return manifest
 
-    def _find_raw(self) -> Path | None:
-        """Folder of the raw files, in ``source`` or where a download puts them."""
-        if self.raw_folder is None:
-            return self.root
-        base = self.source or self.root / "raw" / self.raw_folder
-        proofs = (self.raw_file,) if isinstance(self.raw_file, str) else self.raw_file
-        places = (base, base / self.raw_folder)
-        return next((place for place in places if any((place / proof).exists() for proof in proofs)), None)
-
-    def _is_official(self, raw: Path) -> bool | None:
-        """Whether the raw files are the published ones; None where their checksums are not known."""
-        if not self.official_files:
-            return None
-        return all(has_checksum(raw / file, checksum) for file, checksum in self.official_files.items())
-
-    def _fingerprint(self, raw: Path) -> str:
-        return "" if self.raw_folder is None else fingerprint(raw)
-
-    def _raw(self) -> Path:
-        """Folder of the raw files; they are downloaded if need be."""
-        if raw := self._find_raw():
-            return raw
-        if self.source and not self.source.is_dir():
-            raise FileNotFoundError(f"{self.source} is not a folder; source names that of the raw files")
-        if self.source or not self.url:
-            proof = self.raw_file if isinstance(self.raw_file, str) else " or ".join(self.raw_file)
-            raise FileNotFoundError(
-                f"{self.source or self.root} does not hold {self.raw_folder}/{proof}, which {self.name} "
-                f"is made from; point source at its raw files{', or leave it out to download them' * bool(self.url)}"
-            )
-        folder = self.root / "raw"
-        folder.mkdir(parents=True, exist_ok=True)
-        with one_at_a_time(folder / f".{self.raw_folder}.lock", f"downloading {self.name}"):
-            if not self._find_raw():
-                self.fetch(folder)
-        return self._find_raw() or folder / self.raw_folder
-
 
 def classes_of_files(data: ImageDataModule) -> list[str]:
     """Classes that only the files of a data set tell: those of the packed set, or else of the raw files."""
     if (data.folder / MANIFEST).exists():
         return Manifest.load(data.folder).classes
-    return data.read_classes(data._raw())
+    return data.read_classes(data.raw_files.provide())
 
 
 def run_seed() -> int:
     """The seed of the run: what seed_everything was given, else torch's own."""
     return int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed() % 2**63))
-
-
-def _whole_batch(batch: Batch) -> Batch:
-    """Collate nothing: the dataset returns whole batches."""
-    return batch
-
-
-def _as_worker(worker_id: int) -> None:
-    """Keep each loader process on its own core, and leave it to the run to decide what a signal means."""
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl + c reaches every process of the terminal
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)

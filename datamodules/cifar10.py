@@ -9,7 +9,7 @@ import numpy as np
 from torchvision import datasets
 
 from datamodules.base import ImageDataModule
-from datamodules.pack import Samples
+from datamodules.samples import Samples
 
 
 class CIFAR10(ImageDataModule):

@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from datamodules.base import ImageDataModule
-from datamodules.pack import Samples
+from datamodules.samples import Samples
 
 
 class Digits(ImageDataModule):

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.base import ImageDataModule
-from datamodules.pack import Samples
+from datamodules.samples import Samples
 
 
 class Flowers17(ImageDataModule):

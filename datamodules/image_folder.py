@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from datamodules.base import ImageDataModule, classes_of_files
-from datamodules.pack import Samples
 from datamodules.picture_files import files_below, is_picture
+from datamodules.samples import Samples
 
 SPLITS = {
     "train": "train",

@@ -1,5 +1,6 @@
-"""Batches made ahead by threads, in buffers that are used again."""
+"""Batches made ahead, by threads in buffers that are used again, or by processes."""
 
+import signal
 import sys
 import threading
 from collections import defaultdict, deque
@@ -7,10 +8,11 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 Batch = tuple[Any, ...]
 
@@ -78,3 +80,30 @@ class BufferPool:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__init__()
+
+
+def worker_loader(
+    batches: Dataset, batch_sampler: BatchSampler | list[list[int]], num_workers: int, pin_memory: bool
+) -> DataLoader:
+    """Batches of a dataset that makes them whole, made by processes that live as long as the loader."""
+    return DataLoader(
+        batches,
+        batch_sampler=batch_sampler,
+        collate_fn=_whole_batch,
+        num_workers=num_workers,
+        persistent_workers=True,
+        pin_memory=pin_memory,
+        worker_init_fn=_as_worker,
+    )
+
+
+def _whole_batch(batch: Batch) -> Batch:
+    """Collate nothing: the dataset returns whole batches."""
+    return batch
+
+
+def _as_worker(worker_id: int) -> None:
+    """Keep each loader process on its own core, and leave it to the run to decide what a signal means."""
+    cv2.setNumThreads(0)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl + c reaches every process of the terminal
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -10,7 +10,7 @@ from torchvision.datasets.mnist import read_image_file, read_label_file
 
 from datamodules.base import ImageDataModule
 from datamodules.download import download
-from datamodules.pack import Samples
+from datamodules.samples import Samples
 
 
 class MNIST(ImageDataModule):

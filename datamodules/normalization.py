@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from datamodules.shards import Manifest
+from datamodules.manifest import Manifest
 
 Kind = Literal["unit", "channel_mean", "mean_image", "standardize", "imagenet", "symmetric"]
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from datamodules.pack import Samples
+from datamodules.samples import Samples
 
 SIZE = (240, 320)  # height and width of a picture in pixels
 TRIES = 50  # to find a free place for an object

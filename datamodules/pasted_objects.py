@@ -8,8 +8,8 @@ import numpy as np
 from datamodules.base import ImageDataModule
 from datamodules.cifar10 import CIFAR10
 from datamodules.digits import Digits
-from datamodules.pack import Samples
 from datamodules.pasted import scene, windows
+from datamodules.samples import Samples
 
 SCENES = {"train": 800, "val": 100, "test": 200}
 MOST = 4  # objects in a scene

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from datamodules.base import ImageDataModule, classes_of_files
 from datamodules.loader import Batch
-from datamodules.pack import Samples
 from datamodules.pair_windows import CHANNELS, STRIDE, Colour, PairWindows
 from datamodules.picture_files import files_below, is_picture
+from datamodules.samples import Samples
 
 FACTORS = (2, 3, 4)
 WINDOW = 33  # pixels

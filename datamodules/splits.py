@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
-from datamodules.pack import Samples
+from datamodules.samples import Samples
 
 
 @dataclass(frozen=True)

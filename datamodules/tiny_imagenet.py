@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from datamodules.base import ImageDataModule, classes_of_files
-from datamodules.pack import Samples
+from datamodules.samples import Samples
 
 TEST_PER_CLASS = 50
 

@@ -9,7 +9,7 @@ from typing import Any
 from callbacks import run_folder
 from callbacks.training_monitor import HISTORY, Record
 from datamodules import ImageDataModule
-from datamodules.shards import MANIFEST, Manifest
+from datamodules.manifest import MANIFEST, Manifest
 from diagnosis.gaps import Sign, signs
 from diagnosis.remedies import Settings
 from run_record import chosen_epoch

@@ -10,8 +10,8 @@ import torch
 
 import main
 from datamodules import Digits
+from datamodules.manifest import Manifest
 from datamodules.normalization import Normalization
-from datamodules.shards import Manifest
 
 PROJECT = Path(main.__file__).parent
 pytestmark = pytest.mark.gpu

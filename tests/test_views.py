@@ -14,8 +14,8 @@ import main
 from callbacks.prediction_store import Predictions
 from datamodules import Digits
 from datamodules.geometry import resize_matrix, warp_on_device
+from datamodules.manifest import Manifest
 from datamodules.normalization import Normalization
-from datamodules.shards import Manifest
 from lightning_modules.saved import saved_network
 
 CROPPED = ["--data.batch_augment", "datamodules.BatchAugment", "--data.batch_augment.crop", "24"]

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from callbacks.prediction_store import OF_VALIDATION, Predictions
 from callbacks.whole_file import write_json
 from confidence import Metrics, spreads, table
-from datamodules.shards import Manifest
+from datamodules.manifest import Manifest
 from fit_and_test import finished_run
 from run_record import RunRecord
 from terminal import command_line, plainly, screen

@@ -40,8 +40,8 @@ from datamodules.batches import Batches
 from datamodules.features import FeatureTable, FeatureWriter, Made, create, rows_done
 from datamodules.geometry import resize_matrices
 from datamodules.loader import BatchLoader
+from datamodules.manifest import Manifest
 from datamodules.normalization import Normalization
-from datamodules.shards import Manifest
 from lightning_modules import Classifier, TorchvisionModel
 from lightning_modules.layer_output import LayerOutput, default_layer
 from lightning_modules.saved import saved_network

@@ -16,8 +16,8 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import datamodules
-from datamodules.pack import Samples
 from datamodules.pasted import SIZE, Scene, scene
+from datamodules.samples import Samples
 from terminal import command_line, plainly
 
 TRUTH = "boxes.json"

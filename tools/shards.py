@@ -37,7 +37,8 @@ from datamodules.audit import audit
 from datamodules.augmentation import AugmentedPictures, transformed_size
 from datamodules.base import run_seed
 from datamodules.batches import Batches
-from datamodules.shards import MANIFEST, Manifest, Shard, ShardDataset, verify
+from datamodules.manifest import MANIFEST, Manifest, Shard, verify
+from datamodules.shards import ShardDataset
 from pictures import draw
 from terminal import command_line, plainly, screen
 

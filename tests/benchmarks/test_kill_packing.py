@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.kill_packing import kills, pack_small, state
-from datamodules.shards import MANIFEST
+from datamodules.manifest import MANIFEST
 
 
 def test_twenty_kills_leave_nothing_wrong() -> None:

@@ -13,7 +13,7 @@ import torch
 from benchmarks import loader
 from benchmarks.loader_peers import OURS, Batches, Output, Peer
 from benchmarks.loader_workloads import BATCH, WORKLOADS, Pictures, Workload, prepare
-from datamodules.pack import Samples
+from datamodules.samples import Samples
 
 AUGMENTING = [OURS, *(peer for peer in loader.PEERS if loader.installed(peer) and not peer.whole)]
 NAMES = [workload.name for workload in WORKLOADS]

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from datamodules import BatchAugment, Digits
+from datamodules.manifest import Manifest
 from datamodules.normalization import Normalization
-from datamodules.shards import Manifest
 
 FLIP_AND_TURN = [A.Affine(rotate=(-30, 30), p=1), A.HorizontalFlip(p=0.5)]
 

@@ -13,7 +13,7 @@ from sklearn.datasets import load_digits
 from datamodules import CIFAR10, Digits, Flowers17, ImageDataModule
 from datamodules import base as base_module
 from datamodules.cifar10 import read_batch
-from datamodules.shards import Manifest
+from datamodules.manifest import Manifest
 
 
 def packed(data: ImageDataModule) -> ImageDataModule:

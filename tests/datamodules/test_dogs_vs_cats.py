@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from datamodules import DogsVsCats
-from datamodules.shards import Manifest
+from datamodules.manifest import Manifest
 
 EACH = 60
 

@@ -15,8 +15,10 @@ from PIL import Image
 from datamodules import Digits, jpeg
 from datamodules.audit import audit
 from datamodules.augmentation import AugmentedPictures
-from datamodules.pack import Samples, pack
-from datamodules.shards import Manifest, ShardDataset
+from datamodules.manifest import Manifest
+from datamodules.pack import pack
+from datamodules.samples import Samples
+from datamodules.shards import ShardDataset
 
 CLASSES = ["a", "b", "c"]
 SIZE = 24

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.pack import Samples, pack
+from datamodules.manifest import Manifest, verify
+from datamodules.pack import pack
 from datamodules.picture_files import fit
-from datamodules.shards import Manifest, ShardDataset, verify
+from datamodules.samples import Samples
+from datamodules.shards import ShardDataset
 
 CLASSES = ["a", "b", "c"]
 
@@ -107,7 +109,8 @@ def test_labels_out_of_range_are_refused(tmp_path: Path, labels: list[int]) -> N
 PACKING = """
 import sys, numpy as np
 from pathlib import Path
-from datamodules.pack import Samples, pack
+from datamodules.pack import pack
+from datamodules.samples import Samples
 rng = np.random.default_rng(0)
 some = Samples(rng.integers(0, 256, (4000, 16, 16, 3), np.uint8), rng.integers(0, 3, 4000))
 pack(Path(sys.argv[1]), "tiny", "abc", {}, dict(train=some, val=some, test=some), 8, shard_bytes=100 * 192)

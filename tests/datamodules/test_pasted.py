@@ -7,8 +7,8 @@ import pytest
 
 import datamodules
 from datamodules import PastedCIFAR10, PastedDigits, pasted_objects
-from datamodules.pack import Samples
 from datamodules.pasted import SIZE, Scene, background, scene, windows
+from datamodules.samples import Samples
 
 SOLID = Samples(np.full((3, 32, 32, 3), [[[[255, 0, 0]]], [[[0, 255, 0]]], [[[0, 0, 255]]]], np.uint8), np.arange(3))
 

@@ -9,7 +9,7 @@ import pytest
 from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from datamodules import CIFAR10, Digits, ImageDataModule, TinyImageNet
-from datamodules.pack import Samples
+from datamodules.samples import Samples
 from datamodules.splits import Splitting
 
 Pictures = list[tuple[bytes, int]]

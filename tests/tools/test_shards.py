@@ -16,8 +16,10 @@ from PIL import Image
 import main as entry
 from datamodules import PhotographPairs
 from datamodules.audit import audit
-from datamodules.pack import Samples, pack
-from datamodules.shards import MANIFEST, MANIFEST_SHA256, VERIFIED, Manifest, ShardDataset, verify
+from datamodules.manifest import MANIFEST, MANIFEST_SHA256, VERIFIED, Manifest, verify
+from datamodules.pack import pack
+from datamodules.samples import Samples
+from datamodules.shards import ShardDataset
 from tools import shards as tool
 
 PROJECT = Path(entry.__file__).parent
