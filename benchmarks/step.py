@@ -1,6 +1,6 @@
 """What `fit` costs beside a bare PyTorch loop, network by network, and what the speed switches bring.
 
-    python benchmarks/step.py [--networks NAME ...] [--switches NAME ...] > benchmarks/RESULTS.md
+    python benchmarks/step.py [--networks NAME ...] [--on SWITCH] [--switches NAME ...] > benchmarks/RESULTS.md
 
 Windows of all sides take turns in one process: `fit` with metrics, log, history and checkpoints on, and a loop that
 only trains, over the same loader, in the same precision and memory format. On a GPU a third side trains on one batch
@@ -9,6 +9,7 @@ without work shows the milliseconds of a step.
 """
 
 import platform
+import shlex
 import statistics
 import sys
 import tempfile
@@ -118,6 +119,7 @@ SWITCHES = [
     Switches("EMA", callbacks=[EMA]),
     Switches("resident data", resident=True),
 ]
+IN_BARE_LOOP = ("none", "channels_last", "bf16-mixed", "bf16-mixed, channels_last")
 
 
 class RandomPictures(ImageDataModule):
@@ -230,7 +232,7 @@ def spread(values: Sequence[float], digits: int) -> str:
     return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f} to {max(values):.{digits}f})"
 
 
-def networks_table(cases: Sequence[Case], root: str, precision: str) -> list[str]:
+def networks_table(cases: Sequence[Case], root: str, switches: Switches = PLAIN) -> list[str]:
     """A row for each network; sides take turns, and a first round only warms up."""
     heads = [
         "network",
@@ -243,7 +245,6 @@ def networks_table(cases: Sequence[Case], root: str, precision: str) -> list[str
     ]
     heads += ["waiting for data, %"] * GPU
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
-    switches = replace(PLAIN, precision=precision)
     ends = []
     for case in cases:
         data = RandomPictures(root, case)
@@ -293,7 +294,8 @@ def main() -> None:
     parser.add_argument("--networks", nargs="*", default=[case.name for case in CASES], metavar="NAME")
     parser.add_argument("--switches", nargs="*", default=[each.name for each in SWITCHES], metavar="NAME")
     parser.add_argument("--switched", default="ResNet (9, 9, 9)" if GPU else "MiniVGGNet", metavar="NETWORK")
-    parser.add_argument("--precision", default="32-true", help="of the first table")
+    parser.add_argument("--on", choices=IN_BARE_LOOP, default=PLAIN.name, help="switch of the first table")
+    parser.add_argument("--steps", type=int, default=None, help="in a window of the second table")
     arguments = parser.parse_args()
     cases = {case.name: replace(case, batch=case.gpu_batch, steps=case.gpu_steps) if GPU else case for case in CASES}
     switches = {each.name: each for each in SWITCHES if GPU or not each.resident}
@@ -302,19 +304,21 @@ def main() -> None:
             parser.error(f"there is no network {name!r}; there are {', '.join(cases)}")
     seed_everything(42, verbose=False)
     print("# What `fit` costs\n")
-    print(f"`python benchmarks/step.py`, commit {abbreviated(commit(Path(__file__).parent))}.")
+    command = shlex.join(["python", "benchmarks/step.py", *sys.argv[1:]])
+    print(f"`{command}`, commit {abbreviated(commit(Path(__file__).parent))}.")
     print(f"{hardware(DEVICE)}, Python {platform.python_version()}, torch {torch.__version__}.")
-    print(f"Median (range) of {ROUNDS} windows a side, taken in turns. Precision {arguments.precision}.")
+    print(f"Median (range) of {ROUNDS} windows a side, taken in turns. Switch: {arguments.on}.")
     print("On: loss and top-1, top-5 of every step, progress bar, log, history and plot, best and last checkpoint.\n")
     with tempfile.TemporaryDirectory() as root:
         if arguments.networks:
             with redirect_stdout(sys.stderr):
-                lines = networks_table([cases[name] for name in arguments.networks], root, arguments.precision)
+                lines = networks_table([cases[name] for name in arguments.networks], root, switches[arguments.on])
             print("\n".join(lines), flush=True)
         chosen = [switches[name] for name in arguments.switches if name in switches]
         if chosen:
             case = cases[arguments.switched]
-            case = case if GPU else replace(case, steps=12)  # most CPUs are very slow in 16 bits
+            steps = arguments.steps or (case.steps if GPU else 12)  # most CPUs are very slow in 16 bits
+            case = replace(case, steps=steps)
             with redirect_stdout(sys.stderr):
                 lines = switches_table(case, chosen, root)
             print("\n## Speed switches\n\n" + "\n".join(lines))

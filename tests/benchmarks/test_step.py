@@ -18,7 +18,7 @@ def cells(line: str) -> list[str]:
 def test_a_row_for_each_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "ROUNDS", 2)
     cases = [replace(case, **SMALL) for case in step.CASES if case.name in ("no work", "MiniVGGNet")]
-    heads, _, *rows, _, end = step.networks_table(cases, str(tmp_path), "32-true")
+    heads, _, *rows, _, end = step.networks_table(cases, str(tmp_path))
     assert [cells(row)[:3] for row in rows] == [["no work", "16x16", "4"], ["MiniVGGNet", "16x16", "4"]]
     for row in rows:
         assert len(cells(row)) == len(cells(heads))
@@ -38,7 +38,9 @@ def test_a_row_for_each_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert cells(rows[0])[2].startswith("1.00")
 
 
-def test_the_bare_loop_takes_the_same_steps_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", step.IN_BARE_LOOP)
+def test_the_bare_loop_takes_the_same_steps_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    switches = next(each for each in step.SWITCHES if each.name == name)
     monkeypatch.setattr(step.RandomPictures, "_position", lambda data, batches: (0, 0))  # else the loop has epoch 2
     original = replace(next(case for case in step.CASES if case.name == "MiniVGGNet"), **SMALL)
     data, networks = step.RandomPictures(str(tmp_path), original), []
@@ -52,7 +54,7 @@ def test_the_bare_loop_takes_the_same_steps_as_fit(tmp_path: Path, monkeypatch: 
         return networks[-1]
 
     case = replace(original, network=remembered)
-    step.fit(case, data, step.PLAIN)
-    step.bare(case, step.PLAIN, step.batches_on_device(data))
+    step.fit(case, data, switches)
+    step.bare(case, switches, step.batches_on_device(data))
     for one, other in zip(networks[0].parameters(), networks[1].parameters(), strict=True):
         torch.testing.assert_close(one, other)
