@@ -1,66 +1,58 @@
 """The page of results, made from records alone: published figures beside ours."""
 
-import re
-import shlex
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
-from itertools import groupby, pairwise, zip_longest
+from itertools import groupby
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any
 
 import yaml
 
 from callbacks.provenance import abbreviated
-from datamodules import ImageDataModule
+from comparison import (
+    FIGURE,
+    SAME_EXPERIMENT,
+    Record,
+    changed,
+    changed_since,
+    data_set,
+    few_classes,
+    figures_of,
+    flags_with_figure,
+    has_few_pictures,
+    is_whole,
+    other_files,
+    pictures_of,
+    recipe_of,
+    told_flags,
+    trained,
+)
 from fit_and_test import is_classifier
 
-PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
-FIGURE = re.compile(r"([\d.]+) % (test|validation) accuracy")
-SAME_EXPERIMENT = re.compile(  # flags beside which a published figure still says what to expect
-    r"--(data\.(validate_on_test|resident)|trainer\.(accelerator|devices|num_nodes|strategy|precision))\b"
-    r"|--trainer\.callbacks\+[= ]callbacks\.(ChannelsLast|Compile)$"
-)
-TOLD_ELSEWHERE = ("config", "then", "seed_everything", "trainer.max_epochs", "trainer.limit_train_batches")
+INTRODUCTION = """\
+# Results
 
-Record = dict[str, Any]
-
-
-def without_seed(record: Record) -> str:
-    """The command that runs with other seeds share."""
-    return re.sub(r" --seed_everything[ =]\d+", "", record["command"])
-
-
-def flags_of(command: str) -> Iterator[tuple[str, str]]:
-    """The name of each flag, with a ``+`` where it appends to a list, and the flag with its value as it was typed."""
-    words = shlex.split(command)
-    for word, following in pairwise([*words, "--"]):
-        if word.startswith("--"):
-            name, equals, _ = word.removeprefix("--").partition("=")
-            yield name, shlex.join([word] if equals or following.startswith("--") else [word, following])
+Made by `python tools/reproduce.py` from the records in [docs/records](records); no figure is typed by hand.
+Test accuracy is measured once, on the checkpoint that validation chose. Where a command has
+`--data.validate_on_test true`, as the published runs, the test split validates: nothing is chosen by it, and the
+checkpoint of the last epoch is tested. The deviation is that over the seeds; of one seed, that of a share of so many
+test pictures. Flags that a run had besides are named in its row, and in bold the settings of the experiment's file that
+have changed since, or that were not recorded. A difference is stated where none of these makes another experiment of
+it."""
+WHOLE = """\
+All the epochs, pictures and classes of the experiment. Of CIFAR-10 the checksums of the published files are known:
+where the pictures are not proved to come from them, that is in bold. Copies that were compressed again have lost
+something, and the difference includes what that costs."""
+SCALED_DOWN = """\
+Fewer epochs, pictures or classes than the experiment has, which is in bold: such a run shows that the experiment
+trains, and its accuracy is not to be compared with the published one."""
+HEADS = ["experiment", "published", "ours", "difference", "top-5", "epochs", "pictures", "images/s", "time", "seeds"]
 
 
 def page(records: list[Record], experiments: list[Path], more: list[str]) -> str:
     """Markdown: every experiment with the figure that its file quotes and the records there are; then ``more``."""
-    lines = [
-        "# Results",
-        "",
-        "Made by `python tools/reproduce.py` from the records in [docs/records](records); no figure is typed by hand.",
-        "Test accuracy is measured once, on the checkpoint that validation chose. Where a command has",
-        "`--data.validate_on_test true`, as the published runs, the test split validates: nothing is chosen by it, and",
-        "the checkpoint of the last epoch is tested. The deviation is that over the seeds; of one seed, that of a",
-        "share of so many test pictures. Where less was trained than the experiment says, in epochs, pictures or",
-        "classes, that is in bold. Flags that a run had besides are named in its row, and in bold the settings of the",
-        "experiment's file that have changed since, or that were not recorded. A difference is stated where none of",
-        "these makes another experiment of it. Of CIFAR-10 the checksums of the published files are known: where the",
-        "pictures are not proved to come from them, that is in bold too. Copies that were compressed again have lost",
-        "something, and the difference includes what that costs.",
-        "",
-        "| experiment | published | ours | difference | top-5 | epochs | pictures | images/s | time | seeds |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    curves = []
+    whole, scaled_down, missing, curves = [], [], [], []
     for experiment in experiments:
         text = experiment.read_text(encoding="utf-8")
         settings = yaml.safe_load(text)
@@ -71,14 +63,29 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
         figures = figures_of(text)
         for (command, *_), runs in groupby(mine, recipe):
             group, flags = list(runs), flags_with_figure(figures, command)
-            lines.append(row(group, figures[flags], settings, flags))
+            rows = whole if is_whole(group[0], settings) else scaled_down
+            rows.append(row(group, figures[flags], settings, flags))
             for record in group:
                 curves += ["", *curve(record)]
         had = {flags_with_figure(figures, record["command"]) for record in mine}
         for flags, figure in figures.items():
             if flags not in had:
-                lines.append(f"| {experiment.stem}{f' `{flags}`' * bool(flags)} | {figure} | no record | | | | | | | |")
-    return "\n".join([*lines, *more, "", "## Records", *curves, ""])
+                missing.append(f"| {experiment.stem}{f' `{flags}`' * bool(flags)} | {figure} | no record |")
+    sections = [
+        INTRODUCTION.splitlines(),
+        ["## Whole runs", "", *WHOLE.splitlines(), *table(HEADS, whole)],
+        ["## Scaled down", "", *SCALED_DOWN.splitlines(), *table(HEADS, scaled_down)],
+        ["## Not run yet", *table(["experiment", "published", "ours"], missing), *more],
+        ["## Records", *curves],
+    ]
+    return "\n".join(line for section in sections for line in (*section, ""))
+
+
+def table(heads: Sequence[str], rows: Sequence[str]) -> list[str]:
+    """Lines of a table, after an empty one; or that there is nothing to show."""
+    if not rows:
+        return ["", "None."]
+    return ["", f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads), *rows]
 
 
 def ensembles(records: list[Record], experiments: Path) -> list[str]:
@@ -155,24 +162,6 @@ def linear(records: dict[str, Record], experiments: Path) -> list[str]:
     return lines
 
 
-def trained(record: Record, planned: int) -> str:
-    """The epochs of a run, in bold where they, or their batches, are fewer than the experiment says."""
-    share = record["config"]["trainer"]["limit_train_batches"]
-    if record["epochs"] >= planned and not share:
-        return str(record["epochs"])
-    return f"**shortened: {record['epochs']} of {planned}{f', of {share} batches' * bool(share)}**"
-
-
-def figures_of(experiment: str) -> dict[str, str]:
-    """The published figures that an experiment's file quotes, by the flags that they are of; its own is of none."""
-    return {flags or "": figure for flags, figure in PUBLISHED.findall(experiment.replace("\n# ", "\n"))}
-
-
-def flags_with_figure(figures: dict[str, str], command: str) -> str:
-    """The flags in a command that have a published figure."""
-    return next((flags for flags in figures if flags and f" {flags} " in f"{command} "), "")
-
-
 def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str = "") -> str:
     """A line of the table, of runs that differ by their seeds.
 
@@ -182,10 +171,7 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str 
     """
     record, samples = runs[0], runs[0]["metrics"]["samples"]
     planned, official = experiment["trainer"]["max_epochs"], data_set(record).official_samples
-    pictures = sum(record["samples"].values())
-    if record["config"]["data"]["init_args"]["validate_on_test"]:
-        pictures -= record["samples"]["val"]
-    epochs, few = trained(record, planned), bool(official) and pictures < 0.99 * official
+    epochs, pictures, few = trained(record, planned), pictures_of(record), has_few_pictures(record)
     since = changed_since(record, experiment)
     others = [typed for typed in told_flags(record) if typed not in flags and not SAME_EXPERIMENT.match(typed)]
     comparable = epochs == str(planned) and not few and not since and not others
@@ -216,70 +202,6 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str 
         + since,
     ]
     return f"| {' | '.join(cells)} |"
-
-
-def changed(record: Record) -> str:
-    """The settings that a command gives besides how much is trained."""
-    flags = told_flags(record)
-    return f" with `{' '.join(flags)}`" if flags else ""
-
-
-def told_flags(record: Record) -> list[str]:
-    """The flags of a run that no other column tells, as they were typed."""
-    return [typed for name, typed in flags_of(record["command"]) if name not in TOLD_ELSEWHERE]
-
-
-def recipe_of(experiment: dict[str, Any], record: Record) -> tuple[str, str, str]:
-    """What the runs of a row share."""
-    return without_seed(record), changed_since(record, experiment), other_files(record)
-
-
-def changed_since(record: Record, experiment: dict[str, Any]) -> str:
-    """The settings of an experiment's file, as it is, that a run had not, for all that its command says."""
-    file = {section: experiment[section] for section in ("model", "data", "trainer") if section in experiment}
-    given = [*(name for name, _ in flags_of(record["command"])), "trainer.max_epochs"]
-    if "lr" in given:
-        given.append("model.optimizer.lr")
-    longer = [name.removesuffix("+") for name in given if name.endswith("+")]
-    names = dict.fromkeys(name.replace(".init_args", "") for name in unlike(file, record["config"], longer))
-    names = [name for name in names if not any(name == flag or name.startswith(f"{flag}.") for flag in given)]
-    return f", **before {', '.join(f'`{name}`' for name in names)}**" if names else ""
-
-
-def unlike(asked: Any, had: Any, longer: Sequence[str] = (), name: str = "") -> Iterator[str]:
-    """Names of what is asked for in a configuration that has something else there, or nothing.
-
-    Args:
-        longer: names of the lists to which the configuration may add.
-    """
-    if isinstance(asked, dict):
-        had = {str(key): value for key, value in had.items()} if isinstance(had, dict) else {}
-        for key, value in asked.items():
-            yield from unlike(value, had.get(str(key)), longer, f"{name}.{key}".lstrip("."))
-    elif isinstance(asked, list) and isinstance(had, list) and (len(asked) == len(had) or name in longer):
-        for one, other in zip_longest(asked, had[: len(asked)]):
-            yield from unlike(one, other, longer, name)
-    elif asked != had:
-        yield name
-
-
-def few_classes(record: Record) -> str:
-    """How many classes there were, if not all."""
-    classes, official = record.get("classes"), data_set(record).official_classes  # early runs do not say
-    return f", {classes} of {official} classes" if classes and official and classes < official else ""
-
-
-def other_files(record: Record) -> str:
-    """What is known of the pictures where the data set's files have checksums, and these were not found."""
-    official = record.get("official")  # early records do not say
-    if official or not data_set(record).official_files:
-        return ""
-    return ", **files not checked**" if official is None else ", **not the published files**"
-
-
-def data_set(record: Record) -> type[ImageDataModule]:
-    """What a run was trained on."""
-    return resolve_name(record["config"]["data"]["class_path"])
 
 
 def curve(record: Record) -> list[str]:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import comparison
 import main
-import results
 from fit_and_test import is_trained
 
 PROJECT = Path(main.__file__).parent
@@ -63,7 +63,7 @@ def test_header(file: Path) -> None:
     assert lines[: len(header)] == header
     published = [line for line in header if line.startswith("# Published") or "Published: " in line]
     assert published
-    assert "none" in published[0] or all(results.FIGURE.search(line) for line in published)
+    assert "none" in published[0] or all(comparison.FIGURE.search(line) for line in published)
 
 
 @pytest.mark.parametrize("file", [path for path in FILES if not is_trained(path)], ids=lambda path: path.stem)

@@ -21,10 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.run_folder import METRICS
 from callbacks.whole_file import write_json
+from comparison import Record, flags_of, without_seed
 from datamodules.manifest import Manifest
 from fit_and_test import PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
 from pictures import data_of
-from results import Record, ensembles, flags_of, identity, linear, page, without_seed
+from results import ensembles, identity, linear, page
 from run_record import chosen_epoch
 from terminal import command_line, plainly
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import comparison
 import main
 import results
 from fit_and_test import experiment_file, is_classifier, is_trained
@@ -153,13 +154,13 @@ def test_a_linear_classifier_has_a_row(folder: Path, tmp_path: Path) -> None:
 def test_settings_that_have_changed_since_are_named(folder: Path) -> None:
     record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
     file = yaml.safe_load(experiment_file("quickstart_digits").read_text())
-    assert results.changed_since(record, file) == ""
+    assert comparison.changed_since(record, file) == ""
     file["model"]["init_args"]["weight_decay"] = 0.25
     file["model"]["init_args"]["pool_dropout"] = 0.5  # the record has another
     file["data"]["init_args"]["normalization"] = "unit"
     file["trainer"]["accelerator"] = "gpu"  # a flag of the run said otherwise
     told = ", **before `model.weight_decay`, `model.pool_dropout`, `data.normalization`**"
-    assert results.changed_since(record, file) == told
+    assert comparison.changed_since(record, file) == told
     record["epochs"], planned = file["trainer"]["max_epochs"], "90.00 % test accuracy"
     assert results.row([record], planned, file).endswith(f" with `--trainer.accelerator cpu`{told} |")
     assert results.row([record], planned, file).split("|")[4].strip() == ""  # no difference to another recipe's figure
@@ -202,21 +203,21 @@ def test_a_callback_that_a_flag_adds_is_named_and_changes_no_recipe(folder: Path
     record["config"]["trainer"]["callbacks"] = [*copy.deepcopy(file["trainer"]["callbacks"]), added]
     flags = "--trainer.callbacks+=callbacks.ChannelsLast --trainer.precision=bf16-mixed"
     record["command"] = f"main.py fit --seed_everything 1 {flags} --trainer.max_epochs 1"
-    assert results.changed(record) == f" with `{flags}`"
-    assert results.changed_since(record, file) == ""
+    assert comparison.changed(record) == f" with `{flags}`"
+    assert comparison.changed_since(record, file) == ""
     file["trainer"]["callbacks"][0]["init_args"]["power"] = 1.0
-    assert results.changed_since(record, file) == ", **before `trainer.callbacks.power`**"
+    assert comparison.changed_since(record, file) == ", **before `trainer.callbacks.power`**"
     record["command"] = "main.py fit"
-    assert results.changed_since(record, file) == ", **before `trainer.callbacks`**"
+    assert comparison.changed_since(record, file) == ", **before `trainer.callbacks`**"
 
 
 def test_the_short_flag_of_the_learning_rate_is_no_change_of_the_file(folder: Path) -> None:
     record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
     file = yaml.safe_load(experiment_file("quickstart_digits").read_text())
     record["config"]["model"]["init_args"]["optimizer"]["init_args"]["lr"] = 0.123
-    assert results.changed_since(record, file) == ", **before `model.optimizer.lr`**"
+    assert comparison.changed_since(record, file) == ", **before `model.optimizer.lr`**"
     record["command"] += " --lr 0.123"
-    assert results.changed_since(record, file) == ""
+    assert comparison.changed_since(record, file) == ""
 
 
 def test_runs_of_another_recipe_have_a_row_of_their_own(folder: Path) -> None:
@@ -231,13 +232,35 @@ def test_runs_of_another_recipe_have_a_row_of_their_own(folder: Path) -> None:
     assert "before `data.normalization`" in second
 
 
+def test_whole_and_scaled_down_runs_and_those_to_come_have_tables_of_their_own(folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "quickstart_digits.yaml"
+    figures = "# Published: 70.5 % test accuracy.\n# Published with --model.pool_dropout 0.5: 71 % test accuracy.\n"
+    file.write_text(figures + experiment_file("quickstart_digits").read_text().replace("# Published: none", "#"))
+    short = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    fewer = copy.deepcopy(short) | {"name": "fewer", "epochs": 8, "command": short["command"] + " --some flag"}
+    fewer["samples"]["train"] -= 1000
+    text = results.page(
+        [short, fewer, copy.deepcopy(short) | {"name": "whole", "epochs": 8, "command": "fit"}], [file], []
+    )
+    whole, scaled_down, missing = (
+        [line for line in section.splitlines() if line.startswith("| quickstart_digits")]
+        for section in text.split("\n## ")[1:4]
+    )
+    assert len(whole) == 1
+    assert "[whole]" in whole[0]
+    assert sorted(name in line for line in scaled_down for name in ("[short-seed1]", "[fewer]")) == [0, 0, 1, 1]
+    assert missing == ["| quickstart_digits `--model.pool_dropout 0.5` | 71 % test accuracy | no record |"]
+    assert "## Whole runs" in (nothing := results.page([], [file], []))
+    assert nothing.count("\nNone.\n") == 2
+
+
 def test_schedules_are_compared_by_their_epochs() -> None:
     """JSON has no numbers for keys."""
     rates = {"trainer": {"callbacks": [{"init_args": {"rates": {1: 0.1, 51: 0.01}}}]}}
     record = {"command": "fit", "config": json.loads(json.dumps(rates))}
-    assert results.changed_since(record, rates) == ""
+    assert comparison.changed_since(record, rates) == ""
     rates["trainer"]["callbacks"][0]["init_args"]["rates"][51] = 0.02
-    assert results.changed_since(record, rates) == ", **before `trainer.callbacks.rates.51`**"
+    assert comparison.changed_since(record, rates) == ", **before `trainer.callbacks.rates.51`**"
 
 
 def test_difference_and_subset(folder: Path) -> None:
@@ -321,12 +344,12 @@ def test_published_figures_of_flags() -> None:
     text = (
         "# A network.\n# Published: 9 % test accuracy.\n# Published with --model.depth 20: 8 % test accuracy.\nx: 1\n"
     )
-    figures = results.figures_of(text)
+    figures = comparison.figures_of(text)
     assert figures == {"": "9 % test accuracy", "--model.depth 20": "8 % test accuracy"}
-    assert results.flags_with_figure(figures, "main.py fit") == ""
-    assert results.flags_with_figure(figures, "main.py fit --model.depth 20 --a b") == "--model.depth 20"
-    assert results.flags_with_figure(figures, "main.py fit --a b --model.depth 20") == "--model.depth 20"
-    assert results.flags_with_figure(figures, "main.py fit --model.depth 200") == ""
+    assert comparison.flags_with_figure(figures, "main.py fit") == ""
+    assert comparison.flags_with_figure(figures, "main.py fit --model.depth 20 --a b") == "--model.depth 20"
+    assert comparison.flags_with_figure(figures, "main.py fit --a b --model.depth 20") == "--model.depth 20"
+    assert comparison.flags_with_figure(figures, "main.py fit --model.depth 200") == ""
 
 
 def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
