@@ -14,6 +14,8 @@ from datamodules import ImageDataModule
 from lightning_modules import Classifier, Network
 from messages import Help
 
+LINKS = {"num_classes": "num_classes", "input_size": "image_size", "image_channels": "image_channels"}  # data, model
+
 
 class CLI(LightningCLI):
     """LightningCLI with a run's folder and the callbacks that every run has.
@@ -49,19 +51,36 @@ class CLI(LightningCLI):
         """The dashboards' flag; what the data decide is never typed twice."""
         known = "dashboards of the run: wandb, tensorboard or csv; several with commas between them"
         parser.add_argument("--logger", type=str, default="", help=known)
-        links = {"num_classes": "num_classes", "input_size": "image_size", "image_channels": "image_channels"}
-        for data, model in links.items():
+        for data, model in LINKS.items():
             parser.link_arguments(f"data.{data}", f"model.init_args.{model}", apply_on="instantiate")
 
     def before_instantiate_classes(self) -> None:
-        """Refuse Lightning's own flags for optimizers, beside which the network's weight decay would not count.
+        """Refuse settings that would not count.
 
         Raises:
-            argparse.ArgumentError: one is given.
+            argparse.ArgumentError: one of Lightning's own flags for optimizers is given, or what the data decide.
         """
         for flag, ours in (("optimizer", "--model.optimizer"), ("lr_scheduler", "a schedule of callbacks/")):
             if self._get(self.config, flag):
                 raise argparse.ArgumentError(None, f"--{flag} is not taken here; take {ours}")
+        for model in LINKS.values():
+            if self._get(self.config, "model").init_args.get(model) is not None:
+                cause = "--data.image_size" if model == "image_size" else "the data"
+                raise argparse.ArgumentError(None, f"--model.{model} is not taken here; it follows from {cause}")
+
+    def before_test(self) -> None:
+        """Refuse weights that nobody has trained.
+
+        Raises:
+            ValueError: there is no checkpoint, and the network has none of its own.
+        """
+        if not self._get(self.config_init, "ckpt_path") and not self.model.has_weights:
+            raise ValueError(
+                f"there are no trained weights to {self.subcommand} with: --run FOLDER takes a run's best, --ckpt_path "
+                "FILE those of a checkpoint; fit --then test trains first"
+            )
+
+    before_validate = before_predict = before_test
 
     def instantiate_trainer(self) -> Trainer:
         """A trainer that writes into the run's folder, with the callbacks of every run of such a network."""

@@ -15,6 +15,7 @@ SAME_EXPERIMENT = re.compile(  # flags beside which a published figure still say
     r"--(data\.(validate_on_test|resident)|trainer\.(accelerator|devices|num_nodes|strategy|precision))\b"
     r"|--trainer\.callbacks\+[= ]callbacks\.(ChannelsLast|Compile)$"
 )
+FEWER_BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
 TOLD_ELSEWHERE = ("config", "then", "seed_everything", "trainer.max_epochs", "trainer.limit_train_batches")
 
 Record = dict[str, Any]
@@ -38,13 +39,13 @@ def trained(record: Record, planned: int) -> str:
     """The epochs of a run, in bold where they, or their batches, are fewer than the experiment says."""
     if not is_shortened(record, planned):
         return str(record["epochs"])
-    share = record["config"]["trainer"]["limit_train_batches"]
+    share = record["config"]["trainer"].get("limit_train_batches")
     return f"**shortened: {record['epochs']} of {planned}{f', of {share} batches' * bool(share)}**"
 
 
 def is_shortened(record: Record, planned: int) -> bool:
     """Whether there were fewer epochs, or fewer batches in them."""
-    return record["epochs"] < planned or bool(record["config"]["trainer"]["limit_train_batches"])
+    return record["epochs"] < planned or any(record["config"]["trainer"].get(name) for name in FEWER_BATCHES)
 
 
 def figures_of(experiment: str) -> dict[str, str]:
@@ -54,7 +55,13 @@ def figures_of(experiment: str) -> dict[str, str]:
 
 def flags_with_figure(figures: dict[str, str], command: str) -> str:
     """The flags in a command that have a published figure."""
-    return next((flags for flags in figures if flags and f" {flags} " in f"{command} "), "")
+    given = values_of(command)
+    return next((flags for flags in figures if flags and values_of(flags) <= given), "")
+
+
+def values_of(command: str) -> set[tuple[str, str]]:
+    """The names and values of the flags in a command, however they were typed."""
+    return {(name, typed.removeprefix(f"--{name}")[1:]) for name, typed in flags_of(command)}
 
 
 def is_whole(record: Record, experiment: dict[str, Any]) -> bool:

@@ -11,6 +11,7 @@ import sys
 import warnings
 from pkgutil import resolve_name
 
+import torch
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 UNHELPFUL = (
@@ -87,6 +88,8 @@ def message(error: Exception, memory: str = MEMORY) -> str:
             told[-1] += " " + line
         else:
             told.append(line)
+    if told and told[-1].endswith(":"):  # and all that is said of the place is noise
+        told[-1] += " " + next((line for line in lines if line.startswith("Import path")), lines[-1])
     told = told[: MAX_LINES - 1]
     if isinstance(error, argparse.ArgumentError):
         told.append(_remedy(text))
@@ -145,7 +148,10 @@ def _remedy(text: str) -> str:
             known = list(inspect.signature(resolve_name(owners[-1])).parameters)
     elif found := re.search(r"module '([\w.]+)' has no attribute '(\w+)'", text):
         wanted, known = found[2], [name for name in vars(resolve_name(found[1])) if name[0].isupper()]
+    elif found := re.search(r'optimizer":.*Expected a dot import path string: (\w+)', text, re.DOTALL):
+        wanted, known = found[1], [name for name in vars(torch.optim) if name[0].isupper() and name != "Optimizer"]
     else:
         return "`--help` lists the flags, `--data.help datamodules.CIFAR10` those of a class"
-    near = difflib.get_close_matches(wanted, known, n=3, cutoff=0.6)
+    names = {name.lower(): name for name in known}
+    near = [names[name] for name in difflib.get_close_matches(wanted.lower(), names, n=3, cutoff=0.6)]
     return f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(known)}"

@@ -27,6 +27,7 @@ from comparison import (
     recipe_of,
     told_flags,
     trained,
+    values_of,
 )
 from fit_and_test import is_classifier
 
@@ -102,10 +103,11 @@ def ensembles(records: list[Record], experiments: Path) -> list[str]:
     for record in records:
         accuracies = list(record["members"].values())
         experiment = yaml.safe_load((experiments / f"{record['experiment']}.yaml").read_text(encoding="utf-8"))
-        whole = experiments / f"ensemble_{record['experiment'].partition('_')[2]}.yaml"
+        files = (file.read_text(encoding="utf-8") for file in sorted(experiments.glob("ensemble_*.yaml")))
+        quoted = next((figures_of(text)[""] for text in files if f"runs/{record['experiment']}/" in text), "")
         cells = [
             f"{len(accuracies)} of {record['experiment']}{other_files(record)}",
-            figures_of(whole.read_text(encoding="utf-8"))[""] if whole.exists() else "",
+            quoted,
             f"{100 * record['mean']:.2f} % ± {100 * statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else "",
             f"{100 * max(accuracies):.2f} %",
             f"**{100 * record['ensemble']:.2f} %**",
@@ -173,7 +175,8 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str 
     planned, official = experiment["trainer"]["max_epochs"], data_set(record).official_samples
     epochs, pictures, few = trained(record, planned), pictures_of(record), has_few_pictures(record)
     since = changed_since(record, experiment)
-    others = [typed for typed in told_flags(record) if typed not in flags and not SAME_EXPERIMENT.match(typed)]
+    others = [typed for typed in told_flags(record) if not SAME_EXPERIMENT.match(typed)]
+    others = [typed for typed in others if not values_of(typed) <= values_of(flags)]
     comparable = epochs == str(planned) and not few and not since and not others
     figure = FIGURE.search(quoted)
     on_validation = bool(figure) and figure[2] == "validation"

@@ -7,6 +7,7 @@ from pytorch_lightning import Callback
 from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.class_report import ClassReport
 from callbacks.dashboard import Dashboard
+from callbacks.ema import EMA
 from callbacks.epoch_means import EpochMeans
 from callbacks.finite_loss import FiniteLoss
 from callbacks.last_checkpoint import LastCheckpoint
@@ -16,9 +17,12 @@ from callbacks.prediction_table import PredictionTable
 from callbacks.provenance import Provenance
 from callbacks.run_folder import RunFolder
 from callbacks.run_loggers import RunLoggers
+from callbacks.schedule import Schedule
 from callbacks.step_seed import StepSeed
 from callbacks.top_k_accuracy import TopKAccuracy
 from callbacks.training_monitor import TrainingMonitor
+
+RIVALS = {Schedule: "set the learning rate", EMA: "average the weights"}  # of which a run can have one
 
 
 def with_those_of_every_run(
@@ -31,7 +35,17 @@ def with_those_of_every_run(
         command: the command line.
         loggers: names for ``RunLoggers``; None where there is no other logger either, and no step pays for a dashboard.
         classifies: whether the network is a classifier, of which accuracy, reports and predictions can be had.
+
+    Raises:
+        ValueError: two of those chosen would undo each other's work.
     """
+    for kind, deed in RIVALS.items():
+        rivals = [type(callback).__name__ for callback in chosen if isinstance(callback, kind)]
+        if len(rivals) > 1:
+            raise ValueError(
+                f"{' and '.join(rivals)} would both {deed}; leave out one (--trainer.callbacks+=CLASS adds to those in "
+                "the file, --trainer.callbacks=CLASS takes their place)"
+            )
     always = [RunFolder(config, command), Provenance(config, command), StepSeed(), FiniteLoss()]
     always += [MeanLoss(), TrainingMonitor()]
     if classifies:

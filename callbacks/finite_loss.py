@@ -7,10 +7,8 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 BATCHES = 16
-REMEDY = (
-    "the checkpoints are those of earlier steps. Lower the learning rate, or clip gradients "
-    "(--trainer.gradient_clip_val 1)"
-)
+REMEDY = "the checkpoints are those of earlier steps. Lower the learning rate"
+CLIPPING = ", or clip gradients (--trainer.gradient_clip_val 1)"  # which Lightning does where it takes the steps itself
 
 
 class FiniteLoss(Callback):
@@ -51,7 +49,7 @@ class FiniteLoss(Callback):
         if not all(weights.isfinite().all() for weights in pl_module.parameters()):
             raise ValueError(
                 f"weights are no longer finite after step {trainer.global_step}, in epoch "
-                f"{trainer.current_epoch + 1}; {REMEDY}"
+                f"{trainer.current_epoch + 1}; {remedy(pl_module)}"
             )
 
     def _look_at_all(self, trainer: Trainer) -> None:
@@ -68,8 +66,13 @@ class FiniteLoss(Callback):
         step = self._copied.last - len(losses) + 1 + first
         raise ValueError(
             f"the loss is {losses[first].item()} in epoch {trainer.current_epoch + 1}, step {step + 1} of "
-            f"{trainer.num_training_batches}; {REMEDY}"
+            f"{trainer.num_training_batches}; {remedy(trainer.lightning_module)}"
         )
+
+
+def remedy(pl_module: LightningModule) -> str:
+    """What to do about a loss or a weight that is no number."""
+    return REMEDY + CLIPPING * pl_module.automatic_optimization
 
 
 class Copied:

@@ -131,6 +131,8 @@ class ImageDataModule(LightningDataModule):
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}; it must be at least 1")
+        if image_size is not None and image_size < 1:
+            raise ValueError(f"image_size is {image_size}; it must be at least 1")
         val_fraction = self.default_val_fraction if val_fraction is None else val_fraction
         test_fraction = self.default_test_fraction if test_fraction is None else test_fraction
         if not 1 <= jpeg_quality <= 100:

@@ -27,7 +27,7 @@ def decode(data: np.ndarray) -> np.ndarray:
         ValueError: they are no picture. One that is merely damaged may decode, to other pixels: checksums find that.
     """
     try:
-        image = cv2.imdecode(data, RGB or cv2.IMREAD_COLOR_BGR) if len(data) else None
+        image = cv2.imdecode(data, RGB or cv2.IMREAD_COLOR) if len(data) else None
     except cv2.error as error:  # an absurd size, say
         raise ValueError(f"OpenCV refuses it: {error.err}") from error
     if image is None:

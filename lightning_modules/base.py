@@ -1,5 +1,6 @@
 """The one LightningModule that every classifier extends: its steps, its optimizer, nothing else."""
 
+import inspect
 import math
 from collections import defaultdict
 from collections.abc import Sequence
@@ -28,6 +29,9 @@ class Classifier(Network):
             normalisation parameters, tokens and position embeddings are never decayed. A Keras ``l2(r)`` is
             ``weight_decay = 2 * r`` in SGD.
         label_smoothing: share of the target probability spread over all classes, 0 to 1.
+
+    Raises:
+        ValueError: there is no optimizer, or a number is out of its range.
     """
 
     monitor = "val/top1"
@@ -43,6 +47,12 @@ class Classifier(Network):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__()
+        if not callable(optimizer):
+            raise ValueError(f"optimizer is {optimizer}; name one, like torch.optim.SGD")
+        if weight_decay < 0:
+            raise ValueError(f"weight_decay is {weight_decay}; it must be at least 0")
+        if not 0 <= label_smoothing <= 1:
+            raise ValueError(f"label_smoothing is {label_smoothing}; it must lie between 0 and 1")
         self.num_classes = num_classes
         self.image_size = image_size
         self.optimizer = optimizer
@@ -87,7 +97,11 @@ class Classifier(Network):
         return log_mean_probabilities([self(view) for view in images.unbind(1)]) if images.ndim == 5 else self(images)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        """One parameter group for each distinct weight decay and factor of the learning rate."""
+        """One parameter group for each distinct weight decay and factor of the learning rate.
+
+        Raises:
+            ValueError: the optimizer was given a weight decay, which no group would have.
+        """
         groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
         for module_name, module in self.named_modules():
             for name, parameter in module.named_parameters(prefix=module_name, recurse=False):
@@ -99,6 +113,12 @@ class Classifier(Network):
                 for (decay, factor), parameters in groups.items()
             ]
         )
+        own = inspect.signature(type(optimizer)).parameters.get("weight_decay")
+        if own and optimizer.defaults["weight_decay"] not in (0, own.default, self.weight_decay):
+            raise ValueError(
+                f"the optimizer's weight_decay {optimizer.defaults['weight_decay']} would count for no weight; take "
+                "--model.weight_decay"
+            )
         for group in optimizer.param_groups:
             group["lr"] *= group["rate_factor"]
         return optimizer

@@ -23,6 +23,8 @@ class EnsembleClassifier(Classifier):
         ValueError: there are none, one cannot be read, or has other classes or another input size.
     """
 
+    has_weights = True
+
     def __init__(self, num_classes: int, image_size: int, checkpoints: list[str]) -> None:
         super().__init__(num_classes, image_size)
         if not checkpoints:

@@ -15,9 +15,11 @@ class Network(LightningModule):
 
     Attributes:
         monitor: the metric whose highest value makes the best checkpoint; None where the last is the best.
+        has_weights: whether it can be tested without a checkpoint, as its settings name trained weights.
     """
 
     monitor: str | None = None
+    has_weights: bool = False
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another network before any is loaded.

@@ -153,6 +153,11 @@ class TorchvisionModel(Classifier):
                 f"{architecture} takes an image_size of at least {smallest_size(self.net)}, not {image_size}{remedy}."
             )
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether there are pretrained weights to load."""
+        return self.pretrained is not None
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, C)`` of normalised images ``(B, 3, H, W)``."""
         return self.training_logits(images)[0]

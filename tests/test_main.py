@@ -203,10 +203,20 @@ def test_the_best_epoch_is_tested(
         (["--trainer.max_epoch", "3"], ["max_epoch"]),
         (["--model.dropuot", "0.5"], ["MiniVGGNet", "dropuot", "pool_dropout"]),
         (["--model.optimizer.lrr", "0.5"], ["optimizer", "lrr", "did you mean lr"]),
+        (["--model.optimizer", "SDG"], ["optimizer", "SDG", "did you mean SGD"]),
+        (["--model.optimizer", "adamw"], ["did you mean AdamW"]),
+        (["--model.optimizer", "null"], ["optimizer is None", "torch.optim.SGD"]),
+        (["--model.weight_decay=-1"], ["weight_decay is -1", "at least 0"]),
+        (["--model.label_smoothing", "2"], ["label_smoothing is 2", "between 0 and 1"]),
+        (["--model.image_size", "64"], ["--model.image_size is not taken here", "--data.image_size"]),
+        (["--model.num_classes", "7"], ["--model.num_classes is not taken here"]),
+        (["--trainer.callbacks+=callbacks.CosineDecay"], ["PolyDecay and CosineDecay", "set the learning rate"]),
+        (["--trainer.callbacks=[callbacks.EMA,callbacks.EMA]"], ["EMA and EMA", "average the weights"]),
         (["--model.class_path", "lightning_modules.MiniVGGNett"], ["did you mean MiniVGGNet"]),
         (["--data.class_path", "datamodules.Cifar10"], ["Cifar10", "CIFAR10"]),
         (["--data.batch_size", "many"], ["batch_size", "int", "many"]),
         (["--data.batch_size", "0"], ["batch_size is 0", "at least 1"]),
+        (["--data.image_size", "0"], ["image_size is 0", "at least 1"]),
         (["--data.batch_size", "5000"], ["batch_size 5000", "1212 training samples"]),
         (["--data.normalization", "zca"], ["normalization", "mean_image"]),
         (["--data.val_fraction", "1.5"], ["val_fraction is 1.5"]),
@@ -225,6 +235,15 @@ def test_mistakes_are_named(
     printed = fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, *flags)
     for word in words:
         assert word in printed
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize("command", ["test", "validate", "predict"])
+def test_weights_that_nobody_has_trained_are_not_tested(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    printed = fails(capsys, monkeypatch, command, *DIGITS, *TINY)
+    assert f"no trained weights to {command} with: --run FOLDER" in printed
     assert not Path("runs").exists()
 
 
@@ -298,7 +317,7 @@ def test_a_training_that_cannot_go_on_leaves_the_run_as_it_was(
 def test_a_training_that_cannot_begin_is_no_run(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    endless = ["--trainer.callbacks+", "callbacks.CosineDecay", "--trainer.max_epochs", "-1"]
+    endless = ["--trainer.callbacks", "callbacks.CosineDecay", "--trainer.max_epochs", "-1"]
     assert "max_epochs" in fails(capsys, monkeypatch, "fit", *DIGITS, *TINY, "--name", "a", *endless)
     run("fit", "--name", "a", "--trainer.max_epochs", "1")
     assert "fit --continue runs/quickstart_digits/a goes on with it" in fails(

@@ -1,5 +1,6 @@
 """What the system's errors mean to a user: one sentence that says what to do."""
 
+import argparse
 import errno
 
 import pytest
@@ -56,6 +57,25 @@ def test_the_signal_is_said_where_the_loader_only_noticed_an_end() -> None:
     error = RuntimeError("DataLoader worker (pid(s) 4711) exited unexpectedly")
     error.__cause__ = RuntimeError(WORKER.format("Bus error"))
     assert "loader process 4711 read what is not there" in message(error)
+
+
+def test_a_place_of_which_there_is_only_noise_to_tell() -> None:
+    """What jsonargparse says of a class that is none of the kind."""
+    text = """Parser key "model":
+  Does not validate against any of the Union subtypes
+  Subtypes: [<class 'Network'>, <class 'NoneType'>]
+  Errors:
+    - Problem with given class_path 'FineTuner':
+        Parser key "backbone":
+
+          - Expected a path but DCGAN either not accessible or invalid
+          - Import path DCGAN does not correspond to a subclass of Classifier
+    - Expected a <class 'NoneType'>
+  Given value: NestedArg(key='backbone', val='DCGAN')"""
+    told = message(argparse.ArgumentError(None, text)).splitlines()
+    assert told[0].startswith(
+        "error: model: FineTuner: backbone: Import path DCGAN does not correspond to a subclass of"
+    )
 
 
 def test_a_tool_says_itself_what_to_do_where_memory_is_not_enough() -> None:

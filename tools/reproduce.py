@@ -57,7 +57,7 @@ def linear_record(description: Path) -> Record:
         ValueError: it is something else.
     """
     record = json.loads(description.read_text(encoding="utf-8"))
-    if not {"test", "features", "C"} <= record.keys():
+    if not isinstance(record, dict) or not {"test", "features", "C"} <= record.keys():
         raise ValueError(f"{description} was not written by tools/train_linear.py")
     record["features"]["weights"] = Path(record["features"]["weights"]).name
     record["test"] = {name: record["test"][name] for name in ("samples", "rank1", "rank5")}

@@ -8,6 +8,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
 from callbacks import WholeCheckpointIO, with_those_of_every_run
+from callbacks.finite_loss import remedy
 from datamodules import Digits
 from lightning_modules import Classifier
 
@@ -67,6 +68,14 @@ def test_the_step_is_named_and_the_last_good_checkpoint_stays(
         checkpoint = torch.load(tmp_path / "checkpoints" / f"{name}.ckpt", weights_only=True)
         assert checkpoint["global_step"] == STEPS
         assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())
+
+
+@pytest.mark.parametrize("automatic", [True, False])
+def test_clipping_is_recommended_where_lightning_can_clip(automatic: bool) -> None:
+    network = LightningModule()
+    network.automatic_optimization = automatic
+    assert ("gradient_clip_val" in remedy(network)) == automatic
+    assert "Lower the learning rate" in remedy(network)
 
 
 def test_weights_that_the_last_step_has_spoilt_replace_no_checkpoint(tmp_path: Path, shards: Path) -> None:

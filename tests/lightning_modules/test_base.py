@@ -176,6 +176,13 @@ def test_optimizers_of_the_field_from_yaml(name):
         assert not torch.equal(weights, before[key]), key
 
 
+@pytest.mark.parametrize("optimizer", [torch.optim.SGD, torch.optim.AdamW])
+def test_a_weight_decay_that_would_not_count_is_refused(optimizer):
+    Tiny(optimizer=partial(optimizer, lr=0.1), weight_decay=0.3).configure_optimizers()
+    with pytest.raises(ValueError, match="weight_decay 0.3 would count for no weight; take --model.weight_decay"):
+        Tiny(optimizer=partial(optimizer, lr=0.1, weight_decay=0.3)).configure_optimizers()
+
+
 def test_one_step_of_sgd_is_that_of_the_keras_l2():
     r, rate = 0.03, 0.5
     torch.manual_seed(0)

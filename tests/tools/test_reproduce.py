@@ -147,8 +147,9 @@ def test_a_linear_classifier_has_a_row(folder: Path, tmp_path: Path) -> None:
     published = [cells[1] for cells in rows(folder, "vgg16 on Flowers17")]
     assert published == ["92.06 % test accuracy (rank-5 99.41 %)", "none"]
     assert str(tmp_path) not in (folder / "docs/records/linear/vgg16.linear.json").read_text()
-    (tmp_path / "other.json").write_text("{}")
-    assert "was not written by tools/train_linear.py" in call(folder, "--record", str(tmp_path / "other.json"))
+    for other in ("{}", "[1]"):
+        (tmp_path / "other.json").write_text(other)
+        assert "was not written by tools/train_linear.py" in call(folder, "--record", str(tmp_path / "other.json"))
 
 
 def test_settings_that_have_changed_since_are_named(folder: Path) -> None:
@@ -321,6 +322,7 @@ def test_a_record_is_made_without_the_pictures(folder: Path, tmp_path: Path, mon
         ("--trainer.callbacks+=callbacks.EMA", False),
         ("--data.image_size 64", False),
         ("--model.depth 20", True),
+        ("--model.depth=20", True),
         ("--model.depth 20 --lr 0.2", False),
         ("--model.depth 44", False),
     ],
@@ -340,6 +342,23 @@ def test_commands_name_no_folder_of_a_machine() -> None:
     assert reproduce.without_machine_facts(typed) == "main.py fit -c a.yaml --data.batch_size 8"
 
 
+@pytest.mark.parametrize("name", ["limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches"])
+def test_fewer_batches_are_no_whole_run(folder: Path, name: str) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text()) | {"epochs": 8}
+    experiment = {"trainer": {"max_epochs": 8}}
+    assert comparison.is_whole(record, experiment)
+    record["config"]["trainer"][name] = 0.1
+    assert not comparison.is_whole(record, experiment)
+
+
+def test_ensembles_have_the_figure_of_their_own_members(folder: Path) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    record |= {"members": {"a": 0.5, "b": 0.6}, "mean": 0.55, "ensemble": 0.7}
+    for experiment, figure in (("minivggnet_cifar10", " 84 % test accuracy "), ("resnet_cifar10", "  ")):
+        line = results.ensembles([record | {"experiment": experiment}], PROJECT / "experiments")[-1]
+        assert line.split("|")[2] == figure
+
+
 def test_published_figures_of_flags() -> None:
     text = (
         "# A network.\n# Published: 9 % test accuracy.\n# Published with --model.depth 20: 8 % test accuracy.\nx: 1\n"
@@ -350,6 +369,7 @@ def test_published_figures_of_flags() -> None:
     assert comparison.flags_with_figure(figures, "main.py fit --model.depth 20 --a b") == "--model.depth 20"
     assert comparison.flags_with_figure(figures, "main.py fit --a b --model.depth 20") == "--model.depth 20"
     assert comparison.flags_with_figure(figures, "main.py fit --model.depth 200") == ""
+    assert comparison.flags_with_figure(figures, "main.py fit --model.depth=20 --a b") == "--model.depth 20"
 
 
 def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
