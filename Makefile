@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint bench clean
+.PHONY: help quickstart test test-slow test-lowest lint bench clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -16,6 +16,9 @@ test: .venv/installed-dev ## the test suite, without the slow tests
 test-slow: .venv/installed-dev ## the tests that need minutes
 	$(BIN)/python -m pytest -m slow
 
+test-lowest: .venv-lowest/installed ## the test suite with the lowest versions that requirements.txt allows
+	.venv-lowest/bin/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
+
 lint: .venv/installed-dev ## check style and formatting
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -24,7 +27,7 @@ bench: .venv/installed ## measure what training costs beside a bare PyTorch loop
 	$(BIN)/python benchmarks/step.py
 
 clean: ## remove the environment; packed data and runs stay
-	rm -rf .venv
+	rm -rf .venv .venv-lowest
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -35,4 +38,11 @@ clean: ## remove the environment; packed data and runs stay
 
 .venv/installed-dev: requirements-dev.txt .venv/installed
 	$(BIN)/python -m pip install --quiet --requirement requirements-dev.txt
+	@touch $@
+
+.venv-lowest/installed: requirements.txt requirements-dev.txt
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --requirement requirements.txt
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --requirement requirements-dev.txt
 	@touch $@

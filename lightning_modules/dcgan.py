@@ -82,6 +82,7 @@ class DCGAN(Network):
         known = num_classes * conditional
         self.generator = Generator(noise_size + known, channels, image_size)
         self.discriminator = Discriminator(channels + known, image_size)
+        # statistics that keep up with the generator: Keras would move them by 0.01 of each batch
         keras_defaults(self, batch_norm_momentum=0.1, batch_norm_eps=1e-3)
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:

@@ -69,6 +69,8 @@ def stage(in_channels: int, channels: int, size: int, stride: int) -> nn.Sequent
 class ResNet(Classifier):
     """A stem, stages of bottlenecks that each halve the size but for the first, and a linear classifier.
 
+    Convolutions start as in the authors' code, He-normal by fan-out; Keras' own layers would start Glorot-uniform.
+
     Args:
         num_classes: number of classes C.
         image_size: height and width of the input in pixels, at least the product of the strides.
