@@ -1,15 +1,14 @@
 """What a generator makes of the same noise as it learns."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.panels import log_pictures
+from callbacks.step_seed import run_seed
 from callbacks.whole_file import dispensable_file
 
 
@@ -34,8 +33,8 @@ class Montage(Callback):
         self.every_batches, self.later_every_batches = every_batches, later_every_batches
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the run's seed: what seed_everything was given, else torch's own."""
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed() % 2**63))
+        """Remember the run's seed."""
+        self.seed = run_seed()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

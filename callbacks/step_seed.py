@@ -15,8 +15,8 @@ class StepSeed(Callback):
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the run's seed: what seed_everything was given, else torch's own."""
-        self.seed = int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed() % 2**63))
+        """Remember the run's seed."""
+        self.seed = run_seed()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed the generators of the processor and of the module's device."""
@@ -25,3 +25,8 @@ class StepSeed(Callback):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed costs a hundred times as much
         if pl_module.device.type != "cpu":
             torch.get_device_module(pl_module.device).manual_seed(seed)
+
+
+def run_seed() -> int:
+    """The seed of the run: what seed_everything was given, else torch's own."""
+    return int(os.environ.get("PL_GLOBAL_SEED", torch.initial_seed() % 2**63))
