@@ -93,9 +93,10 @@ def told_flags(record: Record) -> list[str]:
     return [typed for name, typed in flags_of(record["command"]) if name not in TOLD_ELSEWHERE]
 
 
-def recipe_of(experiment: dict[str, Any], record: Record) -> tuple[str, str, str]:
+def recipe_of(experiment: dict[str, Any], record: Record) -> tuple[str, str, str, str, int]:
     """What the runs of a row share."""
-    return without_seed(record), changed_since(record, experiment), other_files(record)
+    length = trained(record, experiment["trainer"]["max_epochs"])
+    return without_seed(record), changed_since(record, experiment), other_files(record), length, pictures_of(record)
 
 
 def changed_since(record: Record, experiment: dict[str, Any]) -> str:

@@ -13,11 +13,12 @@ from typing import Any, Literal
 import yaml
 
 import cli
-from callbacks.prediction_store import OF_VALIDATION
+from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES
 from callbacks.provenance import differences
-from callbacks.run_folder import METRICS, holds_run, settings_of
+from callbacks.run_folder import METRICS, holds_run, require_plain, settings_of
 from lightning_modules import Classifier
 from main import own_flags
+from run_record import is_outdated
 
 PROJECT = Path(__file__).parent
 NO_MATTER = (  # facts of a machine, not of the figures
@@ -101,10 +102,11 @@ def finished_run(
 
     Raises:
         subprocess.CalledProcessError: the run failed.
-        ValueError: the experiment trains no classifier, or the run was begun with other settings.
+        ValueError: the experiment trains no classifier, the run was begun with other settings, or its name is none.
         argparse.ArgumentError: there is no such flag.
         Hopeless: it was stopped.
     """
+    require_plain(name)
     settings = cli.settings(config, own_flags(flags)[1])
     if not is_classifier(settings):
         raise ValueError(f"{config} trains no classifier, and nothing else has an accuracy to compare")
@@ -112,7 +114,7 @@ def finished_run(
     proof = run / (METRICS if then == "test" else OF_VALIDATION)
     if proof.exists() or holds_run(run):
         require_same_settings(run, settings, NO_MATTER if proof.exists() else (*NO_MATTER, *HOW_LONG))
-    if proof.exists():
+    if proof.exists() and not is_outdated(run, PROBABILITIES if then == "test" else OF_VALIDATION):
         return run
     start = ["--config", str(config), "--name", name, "--resume", "auto"]
     run_main(["fit", *start, "--then", then, *flags], held, hopeless)

@@ -93,6 +93,7 @@ def message(error: Exception, memory: str = MEMORY) -> str:
     told = told[: MAX_LINES - 1]
     if isinstance(error, argparse.ArgumentError):
         told.append(_remedy(text))
+    told = told or [repr(error)]
     return "\n".join(["error: " + told[0][:MAX_WIDTH], *("  " + line[:MAX_WIDTH] for line in told[1:])])
 
 

@@ -65,6 +65,16 @@ def listed(places: Sequence[str]) -> list[str]:
     return found
 
 
+def refuse_to_replace(out: Path, places: Sequence[str]) -> None:
+    """Refuse to write where a picture is that was named to be looked at.
+
+    Raises:
+        ValueError: it is one of them, or an existing file that is no PNG, as where the name of the output is left out.
+    """
+    if out.resolve() in {Path(place).resolve() for place in places} or (out.exists() and out.suffix.lower() != ".png"):
+        raise ValueError(f"{out} would be replaced; name a new file to write, and then the pictures")
+
+
 def tested_pictures(run: Path, rows: Sequence[int], split: str) -> np.ndarray:
     """Stored pictures uint8 ``(N, H, W, 3)`` of these rows of the test split that a run's configuration names.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks import run_folder
-from callbacks.prediction_store import Predictions
+from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions
 from callbacks.provenance import SESSIONS
 from callbacks.run_folder import METRICS
 from callbacks.training_monitor import HISTORY, Record, best_epoch
@@ -87,6 +87,24 @@ class RunRecord:
         except (OSError, ValueError) as error:
             self.missing.append(f"{name} cannot be read: {error}.")
         return None
+
+
+def is_outdated(run: Path, name: str = PROBABILITIES) -> bool:
+    """Whether a run was trained on since its last test, or its last validation: that was of other weights then.
+
+    Args:
+        name: which of both, ``PROBABILITIES`` or ``OF_VALIDATION``.
+    """
+    record = RunRecord.load(run)
+    try:
+        epoch = Predictions.load(run, name).epoch
+    except (FileNotFoundError, ValueError):
+        return False
+    if epoch is None or not record.history:
+        return False
+    if name == OF_VALIDATION:
+        return epoch != record.epochs
+    return epoch != chosen_epoch(record.history, record.validates_on_test)["epoch"]
 
 
 def chosen_epoch(history: Sequence[Record], validates_on_test: bool) -> Record:

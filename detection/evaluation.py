@@ -43,7 +43,8 @@ def known_boxes(file: Path, classes: list[str]) -> dict[str, Boxes]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it says something else, a box has no area, or a class is not among ``classes``.
+        ValueError: it says something else, or of a picture twice, a box has no area, or a class is not among
+            ``classes``.
     """
     if not file.is_file():
         raise FileNotFoundError(f"{file} is no file; tools/paste.py makes pictures and one that says what is in them")
@@ -55,6 +56,8 @@ def known_boxes(file: Path, classes: list[str]) -> dict[str, Boxes]:
         }
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file} does not say what is in pictures ({error}); see docs/detection.md") from error
+    if len(listed) < len(pictures):
+        raise ValueError(f"{file} names {len(pictures)} pictures, but only {len(listed)} different files")
     for name, (corners, _) in listed.items():
         if wrong := [each for each in corners if not _is_box(each)]:
             raise ValueError(

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from callbacks import run_folder
+from callbacks.prediction_store import PROBABILITIES, Predictions
 from callbacks.run_folder import METRICS
 from callbacks.training_monitor import HISTORY
 from diagnosis.gaps import Measured
@@ -49,7 +50,7 @@ def recorded_training(run: Run) -> Measured:
     if record.get("train/top1") is None:
         raise ValueError(f"{run.folder / HISTORY} has no train/top1 of epoch {record['epoch']}; take --measure")
     origin = f"{HISTORY}, epoch {record['epoch']}, while weights change"
-    hard = bool(run.settings.hardships)
+    hard = bool(run.hardships)
     return Measured("training", 1 - record["train/top1"], run.pictures("train"), origin, hard)
 
 
@@ -86,8 +87,11 @@ def training_validation(run: Run, place: Path) -> Measured:
         config = run_folder.settings_of(place)
         if place.resolve() == run.folder.resolve():
             raise ValueError(f"{place} is the run itself; --train-val takes a test of it on other pictures")
-        if config["model"] != run.config["model"]:
+        if any(config.get(name) != run.config.get(name) for name in ("model", "seed_everything")):
             raise ValueError(f"{place} is a test of another network than that of {run.folder}")
+        both = [each / PROBABILITIES for each in (place, run.folder)]
+        if all(map(Path.is_file, both)) and len({Predictions.load(each).split for each in (place, run.folder)}) == 1:
+            raise ValueError(f"{place} is a test on the run's own test pictures; --train-val takes one on others")
         return tested(place, of)
     predictor, _ = predictor_of(run.folder)
     folders = sorted(folder for folder in place.iterdir() if folder.is_dir())

@@ -3,8 +3,11 @@
 import json
 import re
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+from torch.nn.modules.dropout import _DropoutNd
 
 from callbacks import run_folder
 from callbacks.training_monitor import HISTORY, Record
@@ -12,6 +15,7 @@ from datamodules import ImageDataModule
 from datamodules.manifest import MANIFEST, Manifest
 from diagnosis.gaps import Sign, signs
 from diagnosis.remedies import Settings
+from lightning_modules.saved import saved_network
 from run_record import chosen_epoch
 from sections import built
 
@@ -40,6 +44,15 @@ class Run:
     def best(self) -> Record:
         """Of the epoch whose weights are tested."""
         return chosen_epoch(self.history, self.data.validate_on_test)
+
+    @cached_property
+    def hardships(self) -> list[str]:
+        """What made training pictures harder to name in training than they are, as far as settings and network tell."""
+        told = self.settings.hardships
+        if any("dropout" in each for each in told) or not (self.folder / run_folder.BEST).is_file():
+            return told
+        modules = saved_network(self.folder / run_folder.BEST)[0].modules()
+        return told + ["dropout"] * any(isinstance(each, _DropoutNd) and each.p > 0 for each in modules)
 
     @property
     def signs(self) -> list[Sign]:

@@ -7,6 +7,7 @@ Everything that is read and then written is so under the lock of the whole sweep
 
 import fcntl
 import itertools
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -83,6 +84,7 @@ class Sweep:
                 direction="maximize" if maximize else "minimize",
                 load_if_exists=True,
             )
+            settings = json.loads(json.dumps(settings))  # as they come back: in JSON, names are text
             begun = self.study.user_attrs.setdefault("settings", settings)
             self.study.set_user_attr("settings", begun)
         for name, was, now in differences(begun, settings):
@@ -146,7 +148,7 @@ class Sweep:
             new = create_trial(state=TrialState.RUNNING, params=params, distributions=self.distributions)
             self.study.add_trial(new)
         else:
-            seed = 1_000_003 * self.seed + number
+            seed = (1_000_003 * self.seed + number) % 2**32
             random, tpe = optuna.samplers.RandomSampler, optuna.samplers.TPESampler
             self.study.sampler = random(seed) if self.kind == "random" else tpe(seed=seed, constant_liar=True)
             self.study.ask(self.distributions)

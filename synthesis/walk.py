@@ -52,7 +52,7 @@ def draw(
                 drawn[name][inner] = value
             else:
                 drawn[name] = value
-        layers = [name for name in drawn if name.endswith("layers")]
+        layers = [name for name in drawn if name.endswith("layers") and drawn[name]]
         for name in layers:
             drawn[name] = {layer: share for layer, share in drawn[name].items() if share != 0}
         if all(drawn[name] for name in layers):

@@ -59,6 +59,11 @@ def test_the_signal_is_said_where_the_loader_only_noticed_an_end() -> None:
     assert "loader process 4711 read what is not there" in message(error)
 
 
+@pytest.mark.parametrize("text", ["", "\n", "Errors:\n"])
+def test_an_error_without_words_is_named(text: str) -> None:
+    assert message(ValueError(text)).startswith("error: ValueError(")
+
+
 def test_a_place_of_which_there_is_only_noise_to_tell() -> None:
     """What jsonargparse says of a class that is none of the kind."""
     text = """Parser key "model":

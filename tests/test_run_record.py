@@ -1,11 +1,14 @@
 """What a run's folder says of the run."""
 
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions
 from callbacks.provenance import differences
-from run_record import RunRecord, chosen_epoch
+from run_record import RunRecord, chosen_epoch, is_outdated
 
 
 def test_nested_settings() -> None:
@@ -51,3 +54,17 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.yaml").write_text(text)
     with pytest.raises(ValueError, match="config.yaml is no"):
         RunRecord.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "name", "outdated"),
+    [(2, PROBABILITIES, False), (1, PROBABILITIES, True), (3, OF_VALIDATION, False), (2, OF_VALIDATION, True)],
+)
+def test_a_test_before_the_last_epochs_is_outdated(tmp_path: Path, epoch: int, name: str, outdated: bool) -> None:
+    (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 3}")
+    assert not is_outdated(tmp_path, name)  # nothing is known
+    accuracies = enumerate((0.5, 0.7, 0.6), start=1)
+    (tmp_path / "history.json").write_text(json.dumps([{"epoch": n, "val/top1": top1} for n, top1 in accuracies]))
+    rows = np.arange(2)
+    Predictions(np.full((2, 2), 0.5, np.float32), rows, rows, ["a", "b"], "split", epoch=epoch).save(tmp_path / name)
+    assert is_outdated(tmp_path, name) == outdated

@@ -116,6 +116,9 @@ def run() -> list[Found]:
         known = known_boxes(Path(command.truth), names)
         if strangers := [place for place in places if Path(place).name not in known]:
             raise ValueError(f"--truth does not say what is in {strangers[0]}")
+        names_of_files = [Path(place).name for place in places]
+        if twice := next((name for name in names_of_files if names_of_files.count(name) > 1), None):
+            raise ValueError(f"--truth tells pictures by the names of their files, and two are called {twice}")
     print(f"path {detector.path}")
     out = Path(command.out)
     out.mkdir(parents=True, exist_ok=True)

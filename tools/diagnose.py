@@ -82,7 +82,7 @@ def notes_on(run: Run, errors: Sequence[Measured], assumed: bool) -> Iterator[st
         yield "The error wanted is assumed to be 0; --human 0.05 says what people, or the best network, get wrong."
     if errors[0].at_most:
         yield (
-            f"The training error is an upper bound: it was measured under {', '.join(run.settings.hardships)}, while "
+            f"The training error is an upper bound: it was measured under {', '.join(run.hardships)}, while "
             "the weights changed. Bias and variance are separable only by --measure."
         )
     if not run.manifest:
@@ -97,7 +97,8 @@ def next_step(run: Run, gaps: Sequence[Gap]) -> str:
     """One paragraph: the largest gap, and what to try, in order."""
     gap, certain = largest(gaps)
     if gap is None:
-        more = f" {longer(run.settings).capitalize()}." if "still falling" in run.signs else ""
+        advice = longer(run.settings)
+        more = f" {advice[0].upper()}{advice[1:]}." if "still falling" in run.signs else ""
         whole = Gap("variance", gaps[0].before, gaps[-1].after)
         if whole.found:
             return (

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.prediction_store import Predictions
 from lightning_modules.layer_output import default_layer, map_of, recorded
-from pictures import draw, listed, named_picture, tested_pictures
+from pictures import draw, listed, named_picture, refuse_to_replace, tested_pictures
 from predictor import Predictor
 from terminal import command_line, plainly
 
@@ -161,7 +161,9 @@ def main() -> None:
                 raise ValueError(f"there is no class {arguments.label}; there are {', '.join(predictor.classes)}")
             label = None if arguments.label is None else predictor.classes.index(arguments.label)
             layer = arguments.layer or default_layer(predictor.network)
-            failed = draw_grad_cam(predictor, layer, label, listed(arguments.pictures), arguments.out)
+            places = listed(arguments.pictures)
+            refuse_to_replace(arguments.out, places)
+            failed = draw_grad_cam(predictor, layer, label, places, arguments.out)
         if failed:
             sys.exit("\n".join(f"error: {each}" for each in failed))
 

@@ -20,7 +20,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lightning_modules.saved import save_weights
-from pictures import listed, picture
+from pictures import listed, named_picture
 from predictor import Predictor
 from terminal import command_line, plainly
 
@@ -79,7 +79,7 @@ def pictures_to_check(places: Sequence[str], size: int) -> np.ndarray:
     """Pictures uint8 ``(N, size, size, 3)``: those of files and folders, or noise where none is named."""
     if not places:
         return np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3), np.uint8)
-    return np.stack([picture(Path(place), size) for place in listed(places)])
+    return np.stack([named_picture(Path(place), size) for place in listed(places)])
 
 
 @torch.inference_mode()
@@ -89,7 +89,7 @@ def largest_difference(predictor: Predictor, runner: Runner, images: np.ndarray)
         np.abs(predictor(torch.from_numpy(batch)).numpy() - runner(batch)).max()
         for batch in np.split(images, range(BATCH, len(images), BATCH))
     ]
-    return float(np.nan_to_num(max(differences), nan=np.inf))
+    return float(np.nan_to_num(np.max(differences), nan=np.inf))
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from lightning_modules.layer_output import default_layer, map_of, recorded
-from pictures import draw, named_picture
+from pictures import draw, named_picture, refuse_to_replace
 from predictor import Predictor
 from terminal import command_line, plainly
 
@@ -83,6 +83,7 @@ def main() -> None:
             shown = weights[: arguments.channels]
             draw_filters(shown, f"{name}: {len(shown)} of {len(weights)} filters", arguments.out)
         else:
+            refuse_to_replace(arguments.out, [arguments.picture])
             image = named_picture(arguments.picture, predictor.stored_size)
             layer = arguments.layer or default_layer(predictor.network)
             maps = feature_maps(predictor, layer, image)

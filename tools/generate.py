@@ -124,12 +124,16 @@ def main() -> None:
         parser.error("--count and --walk must be at least 1")
     if not (arguments.out or arguments.folder or arguments.score):
         parser.error("say what to do with the pictures: --out FILE, --folder FOLDER or --score CLASSIFIER")
+    if arguments.compare and not arguments.score:
+        parser.error("--compare adds to the figures of --score CLASSIFIER; give both")
     with plainly():
         network, preprocessing = saved_network(arguments.network, DCGAN)
         classes = preprocessing["classes"]
         predictors = [Predictor.load(place) for place in arguments.score]
         if network.conditional and any(predictor.classes != classes for predictor in predictors):
             raise ValueError(f"the classes of the classifier are not those of the network: {', '.join(classes)}")
+        if any(predictor.classes != predictors[0].classes for predictor in predictors):
+            raise ValueError("the classifiers have other classes than each other, so they cannot agree on one")
         count = arguments.count * arguments.walk
         named = asked_for(arguments.classes, classes, network) if arguments.classes else range(len(classes))
         labels = torch.tensor(named)[torch.arange(count) // arguments.walk % len(named)]

@@ -26,7 +26,7 @@ from datamodules.manifest import Manifest
 from fit_and_test import PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
 from pictures import data_of
 from results import ensembles, identity, linear, page
-from run_record import chosen_epoch
+from run_record import chosen_epoch, is_outdated
 from terminal import command_line, plainly
 
 ENSEMBLE = "report/ensemble.json"
@@ -82,7 +82,7 @@ def record_of(run: Path) -> Record:
     """What a run says of itself.
 
     Raises:
-        ValueError: it was not trained, or not tested, or is no classifier's.
+        ValueError: it was not trained, not tested, or trained on since then, or is no classifier's.
     """
     try:
         config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
@@ -94,6 +94,8 @@ def record_of(run: Path) -> Record:
         raise ValueError(f"{run} is not a run that was trained and tested: {error.filename} is missing") from error
     if not is_classifier(config):
         raise ValueError(f"{run} trained no classifier, and the page of results has accuracies alone")
+    if is_outdated(run):
+        raise ValueError(f"{run} was trained on since its test; first: python main.py test --run {run}")
     last, settings = sessions[-1], config["data"]["init_args"]
     tested = chosen_epoch(history, settings["validate_on_test"])
     for name in ("source", "root", "num_workers"):

@@ -266,6 +266,8 @@ def main() -> None:
     reads_experiment = arguments.command == "pack" or (arguments.command == "preview" and not arguments.what.is_dir())
     if flags and not reads_experiment:
         top.error(f"{' '.join(flags)}: {arguments.command} takes no such flags")
+    if getattr(arguments, "count", 1) < 1:
+        top.error("--count must be at least 1")
     for library in ("pytorch_lightning", "lightning_fabric"):  # no trainer is used
         logging.getLogger(library).setLevel(logging.WARNING)
     with plainly():

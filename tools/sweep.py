@@ -25,7 +25,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import cli
-from callbacks.run_folder import CONFIG
+from callbacks.run_folder import CONFIG, require_plain
 from fit_and_test import Hopeless, finished_run, is_classifier
 from sweeps.pruning import hopeless
 from sweeps.results import Result, best_of, in_order, reason_in, table_of, write, write_picture
@@ -128,6 +128,8 @@ def main() -> None:
         parser.error("give keys by --grid, by --random or by --tpe, and by one of them only")
     if (kinds[0] == "grid") != (arguments.trials is None) or (arguments.trials or 1) < 1:
         parser.error("--random and --tpe need --trials, a number from 1; a grid has as many as there are combinations")
+    if arguments.seed < 0:
+        parser.error("--seed must be at least 0")
     if not arguments.metric.startswith("val/"):
         parser.error(f"--metric {arguments.metric} is not of validation, like val/top1 or val/loss")
     arguments.direction = arguments.direction or ("min" if arguments.metric.endswith("loss") else "max")
@@ -138,6 +140,7 @@ def main() -> None:
             raise ValueError("each key once")
         if kinds[0] == "grid" and not all(isinstance(values, Choices) for values in space.values()):
             raise ValueError("a grid needs lists of values, KEY=A,B,C; ranges are for --random and --tpe")
+        require_plain(arguments.name)
         check(arguments.config, flags, space)
         folder = Path("runs") / arguments.config.stem / arguments.name
         if (folder / CONFIG).exists():
@@ -145,6 +148,7 @@ def main() -> None:
         settings = {
             "kind": kinds[0],
             "seed": arguments.seed,
+            "order of keys": list(space),
             "keys": {key: text.partition("=")[2] for key, text in zip(space, given, strict=True)},
             "metric": arguments.metric,
             "direction": arguments.direction,

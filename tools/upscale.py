@@ -39,7 +39,7 @@ def names_of(places: Sequence[str], out: Path, factor: int) -> dict[str, Path]:
     """Where each picture's enlargement is written, below ``out`` as it lies below the folder that was named.
 
     Raises:
-        ValueError: two would have the same name.
+        ValueError: two would have the same name, or one that of a picture.
     """
     names: dict[str, Path] = {}
     owners: dict[Path, str] = {}
@@ -53,14 +53,21 @@ def names_of(places: Sequence[str], out: Path, factor: int) -> dict[str, Path]:
                     f"{owner} and {picture} would both become {name}; enlarge one of them to another --out"
                 )
             names[picture] = name
+    inputs = {Path(picture).resolve() for picture in names}
+    for picture, name in names.items():
+        if replaced := next((path for path in (name, bicubic(name)) if path.resolve() in inputs), None):
+            raise ValueError(f"the enlargement of {picture} would replace the picture {replaced}; choose another --out")
     return names
+
+
+def bicubic(name: Path) -> Path:
+    """Where the bicubic enlargement lies, beside the network's."""
+    return name.with_stem(f"{name.stem}-bicubic")
 
 
 def enlarge(upscaler: Upscaler, picture: str, name: Path, progress: Callable[[float], None]) -> None:
     """Write a picture's two enlargements."""
-    for image, path in zip(
-        upscaler.enlarge(opened(Path(picture)), progress), (name, name.with_stem(f"{name.stem}-bicubic")), strict=True
-    ):
+    for image, path in zip(upscaler.enlarge(opened(Path(picture)), progress), (name, bicubic(name)), strict=True):
         with whole_file(path) as partial:
             image.save(partial, format="PNG")
 

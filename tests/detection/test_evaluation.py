@@ -96,6 +96,13 @@ def test_what_is_known_is_read(tmp_path: Path):
         known_boxes(file, ["a", "b"])
 
 
+def test_a_picture_that_is_named_twice(tmp_path: Path):
+    pictures = [{"file": "x.png", "boxes": []}, {"file": "x.png", "boxes": [{"box": [1, 2, 3, 4], "class": "c"}]}]
+    (tmp_path / "boxes.json").write_text(json.dumps({"pictures": pictures}))
+    with pytest.raises(ValueError, match="names 2 pictures, but only 1 different files"):
+        known_boxes(tmp_path / "boxes.json", NAMES)
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"pictures": [{"file": "x.png"}]}'])
 def test_a_file_that_says_nothing_of_pictures(tmp_path: Path, text: str):
     (tmp_path / "boxes.json").write_text(text)

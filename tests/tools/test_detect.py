@@ -202,6 +202,16 @@ def test_a_missing_package_is_named_before_the_search(
     assert not (tmp_path / "found").exists()
 
 
+def test_pictures_of_one_name_are_not_compared_with_the_same_truth(
+    run: Path, made: Path, call: Call, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    shutil.copy(made / "001.png", tmp_path / "other/000.png")
+    done = call(detect, run, made, tmp_path / "other", *CONFIG, "--truth", made / "boxes.json")
+    assert done.status == 1
+    assert "two are called 000.png" in done.err
+
+
 def test_what_cannot_be_searched_is_named_and_the_rest_is(run: Path, made: Path, call: Call, tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("no picture")
     Image.new("RGB", (20, 40)).save(tmp_path / "small.png")

@@ -125,6 +125,8 @@ def test_draws_lie_in_their_ranges() -> None:
     assert {each["max_loss"] for each in drawn} == {None, 5}
     assert all(each["layers"] and 0 not in each["layers"].values() for each in drawn)
     assert {tuple(sorted(each["layers"])) for each in drawn} == {("a", "b"), ("b",)}
+    without = {"step": 0.1, "layers": {}}  # as style transfer without layers of the content
+    assert draw(without, space_of(["step=1,2"], without), 0, 0)[0]["layers"] == {}
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 import main
 from callbacks.prediction_store import PROBABILITIES, Predictions
 from datamodules import Digits
+from pictures import refuse_to_replace
 from predictor import Predictor
 from tools import explain, feature_maps
 
@@ -47,6 +48,16 @@ def run(tmp_path: Path, shards: Path) -> Path:
     Predictions(probabilities.astype(np.float32), rows, labels, names, split).save(tmp_path / "run" / PROBABILITIES)
     (tmp_path / "run/config.yaml").write_text(CONFIG.format(root=shards))
     return tmp_path / "run"
+
+
+def test_no_picture_is_drawn_over(tmp_path: Path) -> None:
+    for name in ("a.jpg", "b.png"):
+        (tmp_path / name).touch()
+    for out in ("a.jpg", "b.png"):
+        with pytest.raises(ValueError, match=f"{out} would be replaced; name a new file"):
+            refuse_to_replace(tmp_path / out, [str(tmp_path / "b.png")])
+    refuse_to_replace(tmp_path / "b.png", [str(tmp_path / "a.jpg")])  # an earlier sheet
+    refuse_to_replace(tmp_path / "c.jpg", [str(tmp_path / "b.png")])
 
 
 @pytest.mark.parametrize("layer", ["0", "1"])

@@ -148,6 +148,7 @@ def test_score_of_a_run(runs: Path, call: Callable) -> None:
         ("dcgan_digits/a", ["--out", "a.png", "--classes", "3"], "does not know classes"),
         ("dcgan_digits_conditional/a", ["--out", "a.png", "--classes", "nine"], "there is no class 'nine'; near are 0"),
         ("dcgan_digits/a", ["--score", "RUNS/dcgan_digits/a"], "holds a DCGAN, which is no Classifier"),
+        ("dcgan_digits/a", ["--out", "a.png", "--compare"], "--compare adds to the figures of --score"),
         ("dcgan_digits/a", [], "say what to do"),
         ("nowhere", ["--out", "a.png"], "is no file"),
     ],

@@ -199,3 +199,16 @@ def test_evaluation_size_other_than_stored(shards: Path, tmp_path: Path, monkeyp
     found = Predictor.load(run).probabilities(list(images))
     # the test rounds scaled pixels to whole numbers
     np.testing.assert_allclose(found, Predictions.load(run).probabilities[:50], atol=0.02)
+
+
+def test_no_number_is_infinitely_far_wherever_it_is() -> None:
+    images = np.zeros((2 * export.BATCH, 4, 4, 3), np.uint8)
+    outputs = iter([np.zeros((export.BATCH, 2)), np.full((export.BATCH, 2), np.nan)])
+    found = export.largest_difference(lambda batch: torch.zeros(len(batch), 2), lambda batch: next(outputs), images)
+    assert found == np.inf
+
+
+def test_a_picture_to_check_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    (tmp_path / "bad.png").write_text("no picture")
+    with pytest.raises(ValueError, match=r"bad.png cannot be read"):
+        export.pictures_to_check([str(tmp_path)], 8)

@@ -255,6 +255,17 @@ def test_whole_and_scaled_down_runs_and_those_to_come_have_tables_of_their_own(f
     assert nothing.count("\nNone.\n") == 2
 
 
+def test_short_runs_are_not_averaged_with_whole_ones(folder: Path) -> None:
+    short = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text()) | {"command": "fit"}
+    whole = copy.deepcopy(short) | {"name": "whole", "epochs": 8, "command": "fit --seed_everything 2"}
+    fewer = copy.deepcopy(whole) | {"name": "fewer"}
+    fewer["samples"]["train"] -= 1000
+    text = results.page([whole, short, fewer], [experiment_file("quickstart_digits")], [])
+    lines = [line for line in text.splitlines() if line.startswith("| quickstart_digits |")]
+    assert sorted(line.split("|")[10].split(":")[0].strip() for line in lines) == ["1", "1", "1"]
+    assert sum("[whole]" in line for line in text.partition("## Scaled down")[0].splitlines()) == 1
+
+
 def test_schedules_are_compared_by_their_epochs() -> None:
     """JSON has no numbers for keys."""
     rates = {"trainer": {"callbacks": [{"init_args": {"rates": {1: 0.1, 51: 0.01}}}]}}

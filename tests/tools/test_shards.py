@@ -339,6 +339,13 @@ def test_a_flag_that_a_command_does_not_take(packed: Path, run: Tool) -> None:
     assert "info takes no such flags" in err
 
 
+@pytest.mark.parametrize("count", [0, -3])
+def test_no_picture_is_drawn_of_none(packed: Path, tmp_path: Path, run: Tool, count: int) -> None:
+    status, _, err = run("preview", packed, tmp_path / "a.png", "--count", count)
+    assert status == 2
+    assert "--count must be at least 1" in err
+
+
 def test_help_names_the_commands(run: Tool) -> None:
     status, out, _ = run("--help")
     assert status == 0

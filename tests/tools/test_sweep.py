@@ -294,6 +294,21 @@ def test_a_trial_belongs_to_one_process_until_it_dies(tmp_path: Path, journal: b
     assert states == [("COMPLETE", 0.5), ("FAIL", None), ("RUNNING", None)]
 
 
+def test_a_sweep_goes_on_whatever_json_makes_of_its_settings(tmp_path: Path) -> None:
+    settings = {"experiment": {"rates": {1: 0.1, 51: 0.01}, "betas": (0.9, 0.999)}}
+    for _ in range(2):
+        Sweep(tmp_path / "s", "grid", {"a": Choices(("1", "2"))}, 0, True, 0, settings)
+    settings["experiment"]["rates"][51] = 0.02
+    with pytest.raises(ValueError, match="is another sweep"):
+        Sweep(tmp_path / "s", "grid", {"a": Choices(("1", "2"))}, 0, True, 0, settings)
+
+
+@pytest.mark.parametrize("kind", ["random", "tpe"])
+def test_any_seed_will_do(tmp_path: Path, kind: str) -> None:
+    sweep = Sweep(tmp_path / "s", kind, {"a": Range(0.0, 1.0, False, False)}, 1, True, 20_260_101, {})
+    assert 0 <= float(sweep.claim().values["a"]) <= 1
+
+
 def test_a_trial_whose_values_were_not_all_drawn_is_drawn_again(tmp_path: Path) -> None:
     space = {"a": Range(0.0, 1.0, False, False), "b": Range(0.0, 1.0, False, False)}
     sweep = Sweep(tmp_path / "s", "random", space, 2, True, 0, {})

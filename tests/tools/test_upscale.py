@@ -49,6 +49,17 @@ def identity() -> SRCNN:
     return network
 
 
+def test_no_picture_is_replaced_by_the_enlargement_of_another(tmp_path: Path) -> None:
+    for name in ("a.png", "a-x2.png", "b.png"):
+        photograph(20, 20).save(tmp_path / name)
+    with pytest.raises(ValueError, match=r"a.png would replace the picture .*a-x2.png; choose another --out"):
+        upscale.names_of([str(tmp_path)], tmp_path, 2)
+    assert len(upscale.names_of([str(tmp_path)], tmp_path / "out", 2)) == 3
+    (tmp_path / "a-x2.png").rename(tmp_path / "b-x2-bicubic.png")
+    with pytest.raises(ValueError, match="b.png would replace the picture"):
+        upscale.names_of([str(tmp_path)], tmp_path, 2)
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tested run on luminance, x2, on photographs in the folder ``photographs`` beside ``runs``."""
