@@ -8,12 +8,22 @@ from typing import Any
 import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
+from pytorch_lightning.plugins import CheckpointIO
 
 from callbacks import WholeCheckpointIO, with_those_of_every_run
 from datamodules import ImageDataModule
 from lightning_modules import Classifier, Network
 from messages import Help
 
+NOT_TAKEN = {  # keys that would not count, or would break what every run has; values that are refused; what to do
+    "optimizer": (None, "take --model.optimizer"),
+    "lr_scheduler": (None, "take a schedule of callbacks/"),
+    "seed_everything": (False, "every process needs the same seed; true draws one"),
+    "trainer.overfit_batches": (None, "each epoch has other pictures; tools/doctor.py trains on one batch"),
+    "trainer.default_root_dir": (None, "runs go to runs/<experiment>/<name> below the current folder; take --name"),
+    "trainer.enable_checkpointing": (False, "every run keeps its best and its last checkpoint"),
+    "trainer.barebones": (None, "every run keeps checkpoints and a history"),
+}
 LINKS = {"num_classes": "num_classes", "input_size": "image_size", "image_channels": "image_channels"}  # data, model
 
 
@@ -58,11 +68,13 @@ class CLI(LightningCLI):
         """Refuse settings that would not count.
 
         Raises:
-            argparse.ArgumentError: one of Lightning's own flags for optimizers is given, or what the data decide.
+            argparse.ArgumentError: one is given, or what the data decide.
         """
-        for flag, ours in (("optimizer", "--model.optimizer"), ("lr_scheduler", "a schedule of callbacks/")):
-            if self._get(self.config, flag):
-                raise argparse.ArgumentError(None, f"--{flag} is not taken here; take {ours}")
+        config = self.config[self.subcommand] if self.subcommand else self.config
+        for key, (refused, remedy) in NOT_TAKEN.items():
+            value = config.get(key)
+            if value is refused is False or (refused is None and value):
+                raise argparse.ArgumentError(None, f"--{key} {value} is not taken here: {remedy}")
         for model in LINKS.values():
             if self._get(self.config, "model").init_args.get(model) is not None:
                 cause = "--data.image_size" if model == "image_size" else "the data"
@@ -85,7 +97,8 @@ class CLI(LightningCLI):
     def instantiate_trainer(self) -> Trainer:
         """A trainer that writes into the run's folder, with the callbacks of every run of such a network."""
         settings = self._get(self.config_init, "trainer")
-        chosen = settings.callbacks or []
+        chosen, plugins = settings.callbacks or [], settings.plugins or []
+        plugins = plugins if isinstance(plugins, list) else [plugins]
         loggers = self._get(self.config_init, "logger") or ("" if settings.logger else None)
         return super().instantiate_trainer(
             default_root_dir=str(self.folder),
@@ -96,7 +109,9 @@ class CLI(LightningCLI):
                 loggers,
                 classifies=isinstance(self.model, Classifier),
             ),
-            plugins=settings.plugins or [WholeCheckpointIO()],
+            plugins=plugins
+            if any(isinstance(each, CheckpointIO) for each in plugins)
+            else [*plugins, WholeCheckpointIO()],
         )
 
     def resolved(self) -> str:

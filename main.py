@@ -48,6 +48,7 @@ def run_command(args: Sequence[str]) -> None:
     fit = command[:1] == ["fit"]
     _refuse_contradictions(flags, fit)
     configs = [Path(value) for flag, value in pairwise(command) if flag in ("-c", "--config")]
+    configs += [Path(word.partition("=")[2]) for word in command if word.startswith("--config=")]
     experiment = configs[-1].stem if configs else "run"
     run, checkpoint = flags.run, flags.ckpt_path
     if run:
@@ -75,6 +76,8 @@ def run_command(args: Sequence[str]) -> None:
 def _refuse_contradictions(flags: argparse.Namespace, fit: bool) -> None:
     if flags.run and fit and flags.name:
         raise argparse.ArgumentError(None, "fit --continue goes on in the run's own folder; leave out --name")
+    if flags.then and not fit:
+        raise argparse.ArgumentError(None, f"--then {flags.then} is of fit; leave it out")
     if flags.resume and not fit:
         raise argparse.ArgumentError(None, "--resume auto is of fit; test, validate and predict take --run FOLDER")
     if flags.resume and (flags.run or flags.ckpt_path):

@@ -1,10 +1,13 @@
 """The checkpoint of a run that is tested."""
 
+import logging
 import os
 from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+
+logger = logging.getLogger("litvision")
 
 
 class BestCheckpoint(ModelCheckpoint):
@@ -36,6 +39,12 @@ class BestCheckpoint(ModelCheckpoint):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Go on from a score of the checkpoint; a new folder, which has no best network yet, begins anew."""
         super().on_train_start(trainer, pl_module)
+        batches, between = trainer.num_training_batches, trainer.val_check_batch
+        if self.monitor and isinstance(between, int) and batches % between and trainer.is_global_zero:
+            logger.warning(
+                "the last validation comes before the end of an epoch: best.ckpt is of the epoch's end, chosen by the "
+                "figures from before it"
+            )
         if not trainer.strategy.broadcast(os.path.exists(self._path)):
             self.best_model_score = None
         if self.best_model_score is not None:

@@ -65,6 +65,7 @@ class LastCheckpoint(Checkpoint):
         self._chances = 0
         self._signalled = False
         self._stopped = False  # within an epoch
+        self._stops = False  # as soon as it can
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._note)
@@ -74,7 +75,11 @@ class LastCheckpoint(Checkpoint):
     ) -> None:
         """Save within the epoch if it is time."""
         if not _between_steps(trainer, batch_idx):
+            if trainer.should_stop and batch_idx + 1 < trainer.num_training_batches:
+                self._stops, trainer.should_stop = True, False  # a little later, where a run can continue from
             return
+        if self._stops:
+            trainer.should_stop = True
         if trainer.should_stop and trainer.fit_loop._can_stop_early:  # not before min_epochs
             self._save(trainer)
             self._stopped = True
@@ -92,6 +97,7 @@ class LastCheckpoint(Checkpoint):
         """Save the finished epoch."""
         if self._stopped:
             return
+        trainer.should_stop |= self._stops
         ends = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
         wish = self._wish(trainer)
         if ends or trainer.should_stop or wish != GO_ON or (trainer.current_epoch + 1) % self.every_epochs == 0:

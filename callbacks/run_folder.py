@@ -24,8 +24,9 @@ METRICS = "report/metrics.json"  # of the last test
 SNAPSHOT = "snapshot-"  # beginning of the names of checkpoints that a run does not go on from
 LOCK = ".lock"
 DECIDE = (  # what a report is of, besides the network
-    *("data.class_path", "trainer.limit_test_batches", "trainer.limit_predict_batches"),
-    *(f"data.init_args.{name}" for name in ("views", "image_size", "normalization", "test_fraction", "split_seed")),
+    *("data.class_path", "trainer.limit_test_batches", "trainer.limit_predict_batches", "trainer.fast_dev_run"),
+    *(f"data.init_args.{name}" for name in ("views", "image_size", "normalization", "encoding", "jpeg_quality")),
+    *(f"data.init_args.{name}" for name in ("val_fraction", "test_fraction", "split_seed", "folds", "fold")),
 )
 PATIENCE = 10.0  # seconds, in which the loader processes of a run that was killed end, too
 
@@ -89,6 +90,18 @@ class RunFolder(Callback):
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """The same for a training that does not end well."""
         self._release()
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Refuse pictures of other classes than the network knows: its outputs would mean something else.
+
+        Raises:
+            ValueError: names some of both.
+        """
+        known = checkpoint.get("preprocessing", {}).get("classes")
+        here = getattr(trainer.datamodule, "classes", None)
+        if known and here and list(known) != list(here):
+            those, these = (", ".join(map(str, classes[:6])) for classes in (known, list(here)))
+            raise ValueError(f"the network was trained on the classes {those}; those of the data are {these}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Let a checkpoint alone say which run it came from, and how pictures are prepared for its network."""
@@ -170,8 +183,11 @@ def new_run(experiment: str, name: str | None, fit: bool) -> Path:
     """Folder for what a command writes, named by the time if not otherwise.
 
     Raises:
+        ValueError: the name is that of no folder beside the other runs.
         FileExistsError: a training would overwrite what is there, or another one has begun there.
     """
+    if name:
+        require_plain(name)
     folder = Path("runs", experiment, name or datetime.now().strftime("%Y-%m-%d_%H-%M-%S"))
     if not name and folder.exists():  # a run of some batches may be over within the second
         folder = next(other for n in count(2) if not (other := folder.with_name(f"{folder.name}-{n}")).exists())
@@ -182,6 +198,16 @@ def new_run(experiment: str, name: str | None, fit: bool) -> Path:
             f"{folder} holds a run already; fit --continue {folder} goes on with it, and another --name begins another"
         )
     return folder
+
+
+def require_plain(name: str) -> None:
+    """Refuse a name that leads out of the folder of an experiment, or into another run's.
+
+    Raises:
+        ValueError: it does.
+    """
+    if Path(name).name != name or name == "..":
+        raise ValueError(f"--name {name} is no name of a folder: leave out the / and the ..")
 
 
 def holds_run(folder: Path) -> bool:

@@ -138,7 +138,7 @@ class BatchAugment:
     def erase_and_mix(
         self, images: Tensor, labels: Tensor, seed: int, keys: np.ndarray, classes: int
     ) -> tuple[Tensor, Tensor]:
-        """Normalised pictures ``(B, C, H, W)`` with rectangles set to 0, then mixed with those of the next sample.
+        """Normalised pictures ``(B, C, H, W)`` with rectangles set to 0, then mixed with those of the one before.
 
         Returns:
             Pictures, and labels as they were, or mixed ones float ``(B, classes)``.

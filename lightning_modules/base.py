@@ -100,7 +100,7 @@ class Classifier(Network):
         """One parameter group for each distinct weight decay and factor of the learning rate.
 
         Raises:
-            ValueError: the optimizer was given a weight decay, which no group would have.
+            ValueError: the optimizer has no weight decay, or was given one that no group would have.
         """
         groups: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
         for module_name, module in self.named_modules():
@@ -114,6 +114,8 @@ class Classifier(Network):
             ]
         )
         own = inspect.signature(type(optimizer)).parameters.get("weight_decay")
+        if self.weight_decay and "weight_decay" not in optimizer.defaults:
+            raise ValueError(f"{type(optimizer).__name__} has no weight decay; take --model.weight_decay 0")
         if own and optimizer.defaults["weight_decay"] not in (0, own.default, self.weight_decay):
             raise ValueError(
                 f"the optimizer's weight_decay {optimizer.defaults['weight_decay']} would count for no weight; take "

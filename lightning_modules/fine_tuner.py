@@ -79,7 +79,7 @@ class FineTuner(Classifier):
         label_smoothing: see ``Classifier``.
 
     Raises:
-        ValueError: a factor is negative, or the body cannot take the size.
+        ValueError: a factor is negative or of no part, or the body cannot take the size.
     """
 
     def __init__(
@@ -110,6 +110,11 @@ class FineTuner(Classifier):
             nn.Linear(hidden, num_classes),
         )
         self.net = nn.Sequential(OrderedDict(body=body, head=head))
+        for name in self.rate_factors:
+            if not any(f"{each}.".startswith(f"{name}.") for each, _ in self.named_parameters()):
+                raise ValueError(
+                    f"rate_factors names {name}, of which no weight is a part; tools/inspect_model.py lists them"
+                )
 
     def on_fit_start(self) -> None:
         """Load the backbone's weights; a checkpoint's would have been loaded by now.

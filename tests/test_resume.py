@@ -136,6 +136,27 @@ def test_a_training_whose_time_is_over_goes_on_within_the_epoch(tmp_path: Path, 
     assert histories[0] == histories[1]
 
 
+@pytest.mark.parametrize(("limits", "stop"), [({"accumulate_grad_batches": 4}, 2), ({"val_check_interval": 5}, STEPS)])
+def test_a_training_whose_time_is_over_ends_where_it_can_go_on(
+    tmp_path: Path, shards: Path, limits: dict[str, int], stop: int
+) -> None:
+    """Not between batches whose gradients are added up, nor where validation is next."""
+
+    class Over(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            trainer.should_stop |= args[2] == 4  # the fifth batch of an epoch
+
+    expected = fit(tmp_path / "whole", shards, limits=limits)
+    fit(tmp_path / "parts", shards, Over(), limits=limits)
+    last = tmp_path / "parts/checkpoints/last.ckpt"
+    assert torch.load(last, weights_only=True)["global_step"] == stop
+    found = fit(tmp_path / "parts", shards, ckpt_path=str(last), limits=limits)
+    for name, weights in expected.lightning_module.state_dict().items():
+        assert torch.equal(weights, found.lightning_module.state_dict()[name]), name
+    histories = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "parts")]
+    assert histories[0] == histories[1]
+
+
 def test_a_wish_to_stop_before_its_time_is_none(tmp_path: Path, shards: Path) -> None:
     """With min_epochs Lightning trains on, and wishes to stop at each step."""
     fit(tmp_path, shards, End(STEPS + 3), limits={"min_epochs": 3})

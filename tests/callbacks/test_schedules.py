@@ -171,3 +171,44 @@ def test_training_for_a_number_of_steps(tmp_path: Path) -> None:
     rates = fit(PolyDecay(interval="step"), -1, tmp_path, max_steps=5)
     assert rates == pytest.approx([0.5 * (1 - step / 5) for step in range(5)])
     assert fit(StepSchedule({2: 0.1}), -1, tmp_path, max_steps=5) == [0.5] * 3 + [0.1] * 2
+
+
+def test_a_run_that_goes_on_with_fewer_steps_an_epoch_is_as_far_on_the_curve(tmp_path: Path) -> None:
+    fit(CosineDecay(), 2, tmp_path)
+    rates = fit(CosineDecay(), 4, tmp_path, checkpoint=tmp_path / "2.ckpt", limit_train_batches=2)
+    assert rates == pytest.approx([0.25 * (1 + math.cos(math.pi * (2 * 2 + step) / (4 * 2))) for step in range(4)])
+
+
+def test_max_steps_are_of_all_optimizers_together(tmp_path: Path) -> None:
+    class Two(Line):
+        """As generative adversarial networks are trained."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.automatic_optimization = False
+            self.rates: list[float] = []
+
+        def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
+            for optimizer in self.optimizers():
+                self.manual_backward(super().training_step(batch, batch_idx))
+                optimizer.step()
+                optimizer.zero_grad()
+            self.rates.append(optimizer.param_groups[0]["lr"])
+
+        def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+            return [super(Two, self).configure_optimizers() for _ in range(2)]
+
+    network = Two()
+    quiet = {"enable_progress_bar": False, "enable_model_summary": False, "enable_checkpointing": False}
+    schedule = PolyDecay(interval="step")
+    trainer = Trainer(
+        max_epochs=9,
+        max_steps=8,
+        accelerator="cpu",
+        callbacks=[schedule],
+        logger=False,
+        default_root_dir=tmp_path,
+        **quiet,
+    )
+    trainer.fit(network, DataLoader(TensorDataset(torch.ones(STEPS, 1))))
+    assert network.rates == pytest.approx([0.5 * (1 - step / 4) for step in range(4)])

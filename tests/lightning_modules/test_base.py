@@ -181,6 +181,9 @@ def test_a_weight_decay_that_would_not_count_is_refused(optimizer):
     Tiny(optimizer=partial(optimizer, lr=0.1), weight_decay=0.3).configure_optimizers()
     with pytest.raises(ValueError, match="weight_decay 0.3 would count for no weight; take --model.weight_decay"):
         Tiny(optimizer=partial(optimizer, lr=0.1, weight_decay=0.3)).configure_optimizers()
+    with pytest.raises(ValueError, match="Rprop has no weight decay; take --model.weight_decay 0"):
+        Tiny(optimizer=torch.optim.Rprop, weight_decay=0.3).configure_optimizers()
+    Tiny(optimizer=torch.optim.Rprop).configure_optimizers()
 
 
 def test_one_step_of_sgd_is_that_of_the_keras_l2():

@@ -66,6 +66,12 @@ def test_a_size_that_the_body_cannot_take_is_refused(architecture: str, size: in
         FineTuner(17, size, backbone)
 
 
+def test_a_factor_of_no_part_is_refused() -> None:
+    FineTuner(17, 16, MiniVGGNet(10, 16), rate_factors={"net.body": 0.1, "net.head": 1.0})
+    with pytest.raises(ValueError, match="rate_factors names net.boddy, of which no weight is a part"):
+        FineTuner(17, 16, MiniVGGNet(10, 16), rate_factors={"net.body": 0.1, "net.boddy": 0.0})
+
+
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_size_that_our_networks_body_cannot_take_is_refused(size: int) -> None:
     FineTuner(17, 4, MiniVGGNet(10, 32))
