@@ -35,7 +35,8 @@ class LastCheckpoint(Checkpoint):
 
     ctrl + c, SIGTERM and SIGUSR1 (which SLURM sends where ``--signal=USR1@90`` asks for it) pause the run: the step
     ends, in validation the epoch, and a checkpoint is written. The second ctrl + c stops at once. A training that ends
-    within an epoch, as its ``max_time`` is over, goes on there, too, if it is continued.
+    within an epoch, as its ``max_time`` is over, goes on there, too, if it is continued; one that ends there by
+    ``max_steps`` goes on with the next epoch.
 
     Args:
         every_epochs: epochs from one checkpoint to the next; the last epoch always has one.

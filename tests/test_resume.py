@@ -157,6 +157,15 @@ def test_a_training_whose_time_is_over_ends_where_it_can_go_on(
     assert histories[0] == histories[1]
 
 
+@pytest.mark.parametrize(("between", "warned"), [(5, True), (3, False), (STEPS, False)])
+def test_a_validation_before_the_end_of_an_epoch_is_told(
+    tmp_path: Path, shards: Path, caplog: pytest.LogCaptureFixture, between: int, warned: bool
+) -> None:
+    """The best checkpoint is of the end."""
+    fit(tmp_path, shards, limits={"val_check_interval": between, "max_epochs": 1})
+    assert ("the last validation comes before the end of an epoch" in caplog.text) == warned
+
+
 def test_a_wish_to_stop_before_its_time_is_none(tmp_path: Path, shards: Path) -> None:
     """With min_epochs Lightning trains on, and wishes to stop at each step."""
     fit(tmp_path, shards, End(STEPS + 3), limits={"min_epochs": 3})

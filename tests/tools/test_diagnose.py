@@ -11,11 +11,13 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from torch import nn
 
 import main
 from datamodules import BatchAugment, Digits
 from diagnosis.errors import stratified
 from diagnosis.gaps import Gap, Measured, falls, largest, rises
+from diagnosis.run import Run
 from diagnosis.transfer import transfer
 from lightning_modules.saved import saved_network
 from tools import diagnose
@@ -138,6 +140,18 @@ def test_how_pixels_are_taken_is_no_augmentation(said: Diagnose, tmp_path: Path)
 def test_few_pictures_want_a_pretrained_body(said: Diagnose, tmp_path: Path) -> None:
     text = said(a_run(tmp_path / "run", 0.995, 0.70, 0.69, data={"batch_size": 1}, pictures=500))
     assert "as 900 pictures are few (lightning_modules.FineTuner" in text
+
+
+@pytest.mark.parametrize(("rate", "told"), [(0.5, ["dropout"]), (0.0, [])])
+def test_dropout_that_no_setting_names_makes_training_harder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: float, told: list[str]
+) -> None:
+    folder = a_run(tmp_path / "a")
+    assert Run(folder, []).hardships == []  # nothing but the settings is there
+    (folder / "checkpoints").mkdir()
+    (folder / "checkpoints/best.ckpt").touch()
+    monkeypatch.setattr("diagnosis.run.saved_network", lambda path: (nn.Sequential(nn.Dropout2d(rate)), {}))
+    assert Run(folder, []).hardships == told
 
 
 def test_data_mismatch(said: Diagnose, tmp_path: Path) -> None:
