@@ -26,6 +26,7 @@ UNHELPFUL = (
     "You passed in a `val_dataloader` but have no `validation_step`",  # a generator has nothing to validate
     "Checkpoint directory .* exists and is not empty",
 )
+IGNORED = r"Argument\(s\) .* not valid for transform"  # what albumentations only warns of
 
 MAX_LINES, MAX_WIDTH = 5, 300
 
@@ -58,7 +59,11 @@ class Help(DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
 
 
 def quieten() -> logging.Logger:
-    """Silence the libraries' unhelpful words; the program's own log, which prints what it is told."""
+    """Silence the libraries' unhelpful words, and let a setting that one would ignore be an error.
+
+    Gives the program's own log, which prints what it is told.
+    """
+    warnings.filterwarnings("error", IGNORED)
     for text in UNHELPFUL:
         warnings.filterwarnings("ignore", text if ".*" in text else re.escape(text))
     logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(lambda r: "Tip:" not in r.getMessage())

@@ -295,6 +295,16 @@ def test_the_folder_is_named_by_the_experiment_however_its_flag_is_typed() -> No
     assert Path("runs/quickstart_digits/a/history.json").is_file()
 
 
+def test_an_argument_that_albumentations_would_ignore_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transforms = "transforms: [{class_path: albumentations.Rotate, dict_kwargs: {value: 3}}]"
+    text = Path(DIGITS[1]).read_text().replace("    batch_size: 64\n", f"    batch_size: 64\n    {transforms}\n")
+    (tmp_path / "a.yaml").write_text(text)
+    printed = fails(capsys, monkeypatch, "fit", "--config", str(tmp_path / "a.yaml"), *TINY)
+    assert "Argument(s) 'value' are not valid for transform Rotate" in printed
+
+
 def test_then_is_of_fit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert "--then test is of fit" in fails(capsys, monkeypatch, "test", "--run", "a", "--then", "test")
 
