@@ -103,8 +103,8 @@ def is_outdated(run: Path, name: str = PROBABILITIES) -> bool:
     if epoch is None or not record.history:
         return False
     if name == OF_VALIDATION:
-        return epoch != record.epochs
-    return epoch != chosen_epoch(record.history, record.validates_on_test)["epoch"]
+        return epoch < record.epochs
+    return epoch < chosen_epoch(record.history, record.validates_on_test)["epoch"]
 
 
 def chosen_epoch(history: Sequence[Record], validates_on_test: bool) -> Record:
