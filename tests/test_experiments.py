@@ -112,7 +112,7 @@ DEEP = (18, 0.2, 0.15, 0.15)  # rotation, shift, shear, zoom
         ),
         ("vgg_cifar10", SGD, 0.1, MOMENTUM, 5e-4, 128, 300, {101: 0.01, 201: 0.001}, (0, 0, 0, 0), "mean_image"),
         ("resnet32_cifar10", ADAM, 1e-3, {}, 0, 128, 1, None, (0, 0, 0, 0), "unit"),
-        ("resnet56_cifar10", SGD, 0.1, MOMENTUM, 1e-4, 128, 164, {83: 0.01, 124: 0.001}, (0, 0, 0, 0), "standardize"),
+        ("resnet56_cifar10", SGD, 0.1, MOMENTUM, 1e-4, 128, 164, {83: 0.01, 124: 0.001}, (0, 0, 0, 0), "mean_image"),
         ("minivggnet_flowers17", SGD, 0.05, {}, 0, 32, 100, None, (0, 0, 0, 0), "unit"),
         ("minivggnet_flowers17_aug", SGD, 0.05, {}, 0, 32, 100, None, (30, 0.1, 0.2, 0.2), "unit"),
         ("alexnet_dogs_vs_cats", ADAM, 1e-3, {}, 4e-4, 128, 75, None, (20, 0.2, 0.15, 0.15), "channel_mean"),
