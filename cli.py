@@ -75,8 +75,9 @@ class CLI(LightningCLI):
             value = config.get(key)
             if value is refused is False or (refused is None and value):
                 raise argparse.ArgumentError(None, f"--{key} {value} is not taken here: {remedy}")
+        given = (config.get("model") or {}).get("init_args") or {}
         for model in LINKS.values():
-            if self._get(self.config, "model").init_args.get(model) is not None:
+            if given.get(model) is not None:
                 cause = "--data.image_size" if model == "image_size" else "the data"
                 raise argparse.ArgumentError(None, f"--model.{model} is not taken here; it follows from {cause}")
 
@@ -99,6 +100,8 @@ class CLI(LightningCLI):
         settings = self._get(self.config_init, "trainer")
         chosen, plugins = settings.callbacks or [], settings.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
+        if not any(isinstance(each, CheckpointIO) for each in plugins):
+            plugins = [*plugins, WholeCheckpointIO()]
         loggers = self._get(self.config_init, "logger") or ("" if settings.logger else None)
         return super().instantiate_trainer(
             default_root_dir=str(self.folder),
@@ -109,9 +112,7 @@ class CLI(LightningCLI):
                 loggers,
                 classifies=isinstance(self.model, Classifier),
             ),
-            plugins=plugins
-            if any(isinstance(each, CheckpointIO) for each in plugins)
-            else [*plugins, WholeCheckpointIO()],
+            plugins=plugins,
         )
 
     def resolved(self) -> str:
