@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -91,47 +92,108 @@ SGD, ADAM = "torch.optim.SGD", "torch.optim.Adam"
 MOMENTUM = {"momentum": 0.9}
 NESTEROV = {"momentum": 0.9, "nesterov": True}
 POLY = {"power": 1.0}
-DEEP = (18, 0.2, 0.15, 0.15)  # rotation, shift, shear, zoom
+KERAS = {"batch_norm_momentum": 0.01, "batch_norm_eps": 0.001}
+NEAREST = {"interpolation": "nearest"}
+
+
+def settings_of(name: str) -> dict[str, Any]:
+    return yaml.safe_load((PROJECT / "experiments" / f"{name}.yaml").read_text())
+
+
+def affine(rotation: float = 0, shift: float = 0, shear: float = 0, zoom: float = 0) -> dict[str, float]:
+    """Those that are not 0."""
+    ranges = {"rotation": rotation, "shift": shift, "shear": shear, "zoom": zoom}
+    return {name: number for name, number in ranges.items() if number}
+
+
+def batches(**settings: Any) -> dict[str, Any]:
+    """Flipped, and warped as given, whole batches at a time."""
+    return {"batch_augment": {"class_path": "datamodules.BatchAugment", "init_args": {"flip": 0.5, **settings}}}
+
+
+def pictures(**settings: Any) -> dict[str, Any]:
+    """Warped as given, with nearest pixels, and flipped, one by one."""
+    warp = {"class_path": "datamodules.KerasAffine", "init_args": {**settings, **NEAREST}}
+    return {"transforms": [warp, {"class_path": "albumentations.HorizontalFlip", "init_args": {"p": 0.5}}]}
+
+
+def resnet(stages: list[int], filters: list[int], stem: str) -> dict[str, Any]:
+    return {"stages": stages, "filters": filters, "stem": stem, "block_weight_decay": 2e-4}
+
+
+SHIFTED = batches(**affine(0, 0.1), **NEAREST)
+DEEP = batches(**affine(18, 0.2, 0.15, 0.15), **NEAREST)
+FLOWERS = {"image_size": 64}
+CIFAR_RESNET = resnet([9, 9, 9], [64, 64, 128, 256], "cifar")
+THIN_RESNET = resnet([9, 9, 9], [16, 16, 32, 64], "cifar")
+TINY_RESNET = resnet([3, 4, 6], [64, 128, 256, 512], "tiny_imagenet")
+WITHOUT_4 = {"inception_4": False, **KERAS}
 
 
 @pytest.mark.parametrize(
-    ("name", "optimizer", "rate", "more", "decay", "batch", "epochs", "schedule", "augmentation", "normalization"),
+    ("name", "network", "optimizer", "rate", "more", "decay", "batch", "epochs", "schedule", "data", "normalization"),
     [
-        ("minivggnet_cifar10", SGD, 0.01, NESTEROV, 0, 64, 40, {"rate": 0.01 / 40}, (10, 0.1, 0, 0), "unit"),
-        ("minigooglenet_cifar10", SGD, 5e-3, MOMENTUM, 0, 64, 70, POLY, (0, 0.1, 0, 0), "mean_image"),
-        ("minigooglenet_cifar10_lr1e-2", SGD, 1e-2, MOMENTUM, 0, 64, 70, POLY, (0, 0.1, 0, 0), "mean_image"),
-        ("minigooglenet_cifar10_lr1e-3", SGD, 1e-3, MOMENTUM, 0, 64, 70, POLY, (0, 0.1, 0, 0), "mean_image"),
-        *(
-            (f"resnet_cifar10{which}", SGD, 0.1, MOMENTUM, 2 * r, 128, epochs, schedule, (0, 0.1, 0, 0), "mean_image")
-            for which, r, epochs, schedule in (
-                ("_exp1", 1e-4, 85, {51: 0.01, 76: 0.001}),
-                ("_exp2", 1e-4, 50, {41: 0.01, 46: 0.001}),
-                ("_exp3", 5e-4, 100, {81: 0.01, 91: 0.001}),
-                ("", 5e-4, 100, POLY),
-            )
-        ),
-        ("vgg_cifar10", SGD, 0.1, MOMENTUM, 5e-4, 128, 300, {101: 0.01, 201: 0.001}, (0, 0, 0, 0), "mean_image"),
-        ("resnet32_cifar10", ADAM, 1e-3, {}, 0, 128, 1, None, (0, 0, 0, 0), "unit"),
-        ("resnet56_cifar10", SGD, 0.1, MOMENTUM, 1e-4, 128, 164, {83: 0.01, 124: 0.001}, (0, 0, 0, 0), "mean_image"),
-        ("minivggnet_flowers17", SGD, 0.05, {}, 0, 32, 100, None, (0, 0, 0, 0), "unit"),
-        ("minivggnet_flowers17_aug", SGD, 0.05, {}, 0, 32, 100, None, (30, 0.1, 0.2, 0.2), "unit"),
-        ("alexnet_dogs_vs_cats", ADAM, 1e-3, {}, 4e-4, 128, 75, None, (20, 0.2, 0.15, 0.15), "channel_mean"),
-        *(
-            (f"deepergooglenet_tinyimagenet{which}", *with_what, 64, epochs, schedule, DEEP, "channel_mean")
-            for which, with_what, epochs, schedule in (
-                ("_exp1", (SGD, 1e-2, MOMENTUM, 4e-4), 65, {26: 1e-3, 36: 1e-4}),
-                ("_exp2", (ADAM, 1e-3, {}, 4e-4), 40, {21: 1e-4, 31: 1e-5}),
-                ("", (ADAM, 1e-3, {}, 4e-4), 70, {41: 1e-4, 61: 1e-5}),
-            )
+        (
+            *("minivggnet_cifar10", KERAS, SGD, 0.01, NESTEROV, 0, 64, 40, {"rate": 0.01 / 40}),
+            *(pictures(**affine(10, 0.1)), "unit"),
         ),
         *(
-            (f"resnet_tinyimagenet{which}", SGD, 0.1, MOMENTUM, 1e-3, 64, epochs, schedule, DEEP, "channel_mean")
-            for which, epochs, schedule in (("_exp1", 40, {26: 0.01, 36: 0.001}), ("", 75, POLY))
+            (f"minigooglenet_cifar10{which}", KERAS, SGD, rate, MOMENTUM, 0, 64, 70, POLY, SHIFTED, "mean_image")
+            for which, rate in (("", 5e-3), ("_lr1e-2", 1e-2), ("_lr1e-3", 1e-3))
+        ),
+        *(
+            (f"resnet_cifar10{which}", network, SGD, 0.1, MOMENTUM, 2 * r, 128, epochs, how, SHIFTED, "mean_image")
+            for which, network, r, epochs, how in (
+                ("_exp1", THIN_RESNET, 1e-4, 85, {51: 0.01, 76: 0.001}),
+                ("_exp2", resnet([9, 9, 9], [16, 64, 128, 256], "cifar"), 1e-4, 50, {41: 0.01, 46: 0.001}),
+                ("_exp3", CIFAR_RESNET, 5e-4, 100, {81: 0.01, 91: 0.001}),
+                ("", CIFAR_RESNET, 5e-4, 100, POLY),
+            )
+        ),
+        ("vgg_cifar10", {}, SGD, 0.1, MOMENTUM, 5e-4, 128, 300, {101: 0.01, 201: 0.001}, batches(), "mean_image"),
+        ("resnet32_cifar10", {"depth": 32}, ADAM, 1e-3, {}, 0, 128, 1, None, {}, "unit"),
+        (
+            *("resnet56_cifar10", {"depth": 56}, SGD, 0.1, MOMENTUM, 1e-4, 128, 164, {83: 0.01, 124: 0.001}),
+            *(batches(padding=4, border="zeros"), "mean_image"),
+        ),
+        ("minivggnet_flowers17", KERAS, SGD, 0.05, {}, 0, 32, 100, None, FLOWERS, "unit"),
+        (
+            *("minivggnet_flowers17_aug", KERAS, SGD, 0.05, {}, 0, 32, 100, None),
+            *(FLOWERS | pictures(**affine(30, 0.1, 0.2, 0.2)), "unit"),
+        ),
+        (
+            *("alexnet_dogs_vs_cats", KERAS, ADAM, 1e-3, {}, 4e-4, 128, 75, None),
+            *(batches(crop=227, **affine(20, 0.2, 0.15, 0.15), **NEAREST), "channel_mean"),
+        ),
+        *(
+            (f"deepergooglenet_tinyimagenet{which}", network, *how, 4e-4, 64, epochs, rates, DEEP, "channel_mean")
+            for which, network, how, epochs, rates in (
+                ("_exp1", WITHOUT_4, (SGD, 1e-2, MOMENTUM), 65, {26: 1e-3, 36: 1e-4}),
+                ("_exp2", WITHOUT_4, (ADAM, 1e-3, {}), 40, {21: 1e-4, 31: 1e-5}),
+                ("", KERAS, (ADAM, 1e-3, {}), 70, {41: 1e-4, 61: 1e-5}),
+            )
+        ),
+        *(
+            (
+                f"resnet_tinyimagenet{which}",
+                TINY_RESNET,
+                SGD,
+                0.1,
+                MOMENTUM,
+                1e-3,
+                64,
+                epochs,
+                how,
+                DEEP,
+                "channel_mean",
+            )
+            for which, epochs, how in (("_exp1", 40, {26: 0.01, 36: 0.001}), ("", 75, POLY))
         ),
     ],
 )
-def test_historical_hyperparameters(
+def test_historical_settings(
     name: str,
+    network: dict[str, Any],
     optimizer: str,
     rate: float,
     more: dict[str, float],
@@ -139,21 +201,77 @@ def test_historical_hyperparameters(
     batch: int,
     epochs: int,
     schedule: dict[str, float] | dict[int, float] | None,
-    augmentation: tuple[float, ...],
+    data: dict[str, Any],
     normalization: str,
 ) -> None:
     """Those of the publication: no edit of a file may change them unseen."""
-    settings = yaml.safe_load((PROJECT / "experiments" / f"{name}.yaml").read_text())
-    model, data = (settings[section]["init_args"] for section in ("model", "data"))
-    assert model["optimizer"] == {"class_path": optimizer, "init_args": {"lr": rate, **more}}
-    assert model.get("weight_decay", 0) == decay
-    assert (data["batch_size"], settings["trainer"]["max_epochs"]) == (batch, epochs)
-    assert data["normalization"] == normalization
-    first = data.get("batch_augment") or next(iter(data.get("transforms") or ()), {"init_args": {}})
-    assert tuple(first["init_args"].get(each, 0) for each in ("rotation", "shift", "shear", "zoom")) == augmentation
-    callbacks = settings["trainer"].get("callbacks", [])
-    found = [callback.get("init_args") for callback in callbacks]
+    settings = settings_of(name)
+    assert settings["model"]["init_args"] == {
+        **network,
+        "optimizer": {"class_path": optimizer, "init_args": {"lr": rate, **more}},
+        **({"weight_decay": decay} if decay else {}),
+    }
+    assert settings["data"]["init_args"] == {**data, "batch_size": batch, "normalization": normalization}
+    assert settings["trainer"]["max_epochs"] == epochs
+    assert settings["trainer"].keys() <= {"max_epochs", "callbacks"}
+    found = [callback.get("init_args") for callback in settings["trainer"].get("callbacks", [])]
     assert [each.get("rates", each) for each in found] == [schedule] * bool(schedule)
+
+
+def test_historical_settings_of_fine_tuning() -> None:
+    settings = settings_of("finetune_vgg16_flowers17")
+    backbone = {"num_classes": 1000, "image_size": 224, "architecture": "vgg16", "weights": "DEFAULT"}
+    assert settings["model"]["init_args"] == {
+        "backbone": {"class_path": "lightning_modules.TorchvisionModel", "init_args": backbone},
+        "hidden": 256,
+        "optimizer": {"class_path": "torch.optim.RMSprop", "init_args": {"lr": 1e-3, "alpha": 0.9}},
+    }
+    augmented = batches(**affine(30, 0.1, 0.2, 0.2), **NEAREST)
+    assert settings["data"]["init_args"] == augmented | {
+        "image_size": 224,
+        "batch_size": 32,
+        "normalization": "imagenet",
+    }
+    (unfreeze,) = settings["trainer"]["callbacks"]
+    assert settings["trainer"]["max_epochs"] == 25 + 100
+    assert unfreeze["init_args"] == {
+        "frozen": ["net.body"],
+        "unfrozen": {26: [f"net.body.features.{layer}" for layer in (24, 26, 28)]},
+        "optimizer": {"class_path": SGD, "init_args": {"lr": 1e-3}},
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "adam", "data", "epochs", "rate"),
+    [
+        (
+            "dcgan_mnist",
+            {"lr": 2e-4, "betas": [0.5, 0.999]},
+            {"validate_on_test": True, "batch_size": 128, "normalization": "symmetric"},
+            50,
+            2e-4 / 50,
+        ),
+        ("srcnn", {"lr": 1e-3}, {"upscale_factor": 2, "colour": "rgb", "batch_size": 128}, 10, 1e-3 / 10),
+    ],
+)
+def test_historical_settings_beyond_classification(
+    name: str, adam: dict[str, Any], data: dict[str, Any], epochs: int, rate: float
+) -> None:
+    settings = settings_of(name)
+    assert settings["model"]["init_args"] == {"optimizer": {"class_path": ADAM, "init_args": adam}}
+    assert settings["data"]["init_args"] == data
+    assert settings["trainer"]["max_epochs"] == epochs
+    decay = [each for each in settings["trainer"]["callbacks"] if each["class_path"] == "callbacks.InverseTimeDecay"]
+    assert [each["init_args"]["rate"] for each in decay] == [pytest.approx(rate)]
+
+
+def test_the_backbones_settings_are_those_it_is_trained_with() -> None:
+    for name in ("finetune_minivggnet_flowers17", "finetune_minivggnet_dogs_vs_cats"):
+        backbone = settings_of(name)["model"]["init_args"]["backbone"]
+        trained = settings_of("minivggnet_cifar10")["model"]
+        assert backbone["class_path"] == trained["class_path"]
+        assert backbone["init_args"] == {"num_classes": 10, "image_size": 32, **KERAS}
+        assert trained["init_args"].items() >= KERAS.items()
 
 
 def test_there_are_experiments() -> None:
