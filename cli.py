@@ -9,6 +9,7 @@ import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins import CheckpointIO
+from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from callbacks import WholeCheckpointIO, with_those_of_every_run
 from datamodules import ImageDataModule
@@ -35,13 +36,14 @@ class CLI(LightningCLI):
         command: subcommand and flags; flags alone where ``runs`` is false.
         typed: the command line, for the run's log.
         epilog: end of the help text.
+        then: what follows on fit, ``test`` or ``validate``, if anything does.
         runs: whether to run the subcommand; otherwise model, data and trainer are only built.
     """
 
     def __init__(
-        self, folder: Path, command: Sequence[str], typed: str = "", epilog: str = "", runs: bool = True
+        self, folder: Path, command: Sequence[str], typed: str = "", epilog: str = "", then: str = "", runs: bool = True
     ) -> None:
-        self.folder, self.typed = folder, typed
+        self.folder, self.typed, self.then = folder, typed, then
         quiet = {"exit_on_error": False, "allow_abbrev": False}  # callers print mistakes, without a page of usage
         shown = {"epilog": epilog, "formatter_class": Help}
         super().__init__(
@@ -81,12 +83,19 @@ class CLI(LightningCLI):
                 cause = "--data.image_size" if model == "image_size" else "the data"
                 raise argparse.ArgumentError(None, f"--model.{model} is not taken here; it follows from {cause}")
 
+    def before_fit(self) -> None:
+        """Refuse what could not follow."""
+        if self.then:
+            self._refuse_without_step(self.then)
+
     def before_test(self) -> None:
         """Refuse weights that nobody has trained.
 
         Raises:
+            argparse.ArgumentError: the network only trains.
             ValueError: there is no checkpoint, and the network has none of its own.
         """
+        self._refuse_without_step(self.subcommand)
         if not self._get(self.config_init, "ckpt_path") and not self.model.has_weights:
             raise ValueError(
                 f"there are no trained weights to {self.subcommand} with: --run FOLDER takes a run's best, --ckpt_path "
@@ -94,6 +103,12 @@ class CLI(LightningCLI):
             )
 
     before_validate = before_predict = before_test
+
+    def _refuse_without_step(self, command: str) -> None:
+        step = "validation_step" if command == "validate" else f"{command}_step"
+        if not is_overridden(step, self.model):
+            name = type(self.model).__name__
+            raise argparse.ArgumentError(None, f"{name} is for fit alone; there is nothing in it to {command}")
 
     def instantiate_trainer(self) -> Trainer:
         """A trainer that writes into the run's folder, with the callbacks of every run of such a network."""

@@ -64,7 +64,7 @@ def run_command(args: Sequence[str]) -> None:
         command += ["--ckpt_path", str(checkpoint)]
     if not run or (flags.name and not fit):
         run = run_folder.new_run(experiment, flags.name, fit)
-    cli = CLI(run, command, typed, OWN.format_help())
+    cli = CLI(run, command, typed, OWN.format_help(), flags.then or "")
     if fit and flags.then == "test":
         best = run_folder.checkpoint_of(Path(cli.trainer.default_root_dir))  # where all processes agree that it is
         cli.trainer.test(cli.model, datamodule=cli.datamodule, ckpt_path=str(best))

@@ -22,7 +22,7 @@ class Classifier(Network):
     read what the steps return, so none of them is written here.
 
     Args:
-        num_classes: number of classes C; linked from the datamodule.
+        num_classes: number of classes C, at least 2; linked from the datamodule.
         image_size: height and width of the square input in pixels; linked from the datamodule.
         optimizer: maps parameter groups to an optimizer.
         weight_decay: decay of convolution, linear and attention weights, in the optimizer's own convention. Biases,
@@ -46,16 +46,18 @@ class Classifier(Network):
         weight_decay: float = 0.0,
         label_smoothing: float = 0.0,
     ) -> None:
-        super().__init__()
-        if not callable(optimizer):
-            raise ValueError(f"optimizer is {optimizer}; name one, like torch.optim.SGD")
+        super().__init__(optimizer)
+        if num_classes < 2:
+            raise ValueError(
+                f"a classifier tells at least two classes apart, not {num_classes}; are the data's pictures in a "
+                "subfolder for each class?"
+            )
         if weight_decay < 0:
             raise ValueError(f"weight_decay is {weight_decay}; it must be at least 0")
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"label_smoothing is {label_smoothing}; it must lie between 0 and 1")
         self.num_classes = num_classes
         self.image_size = image_size
-        self.optimizer = optimizer
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
 
@@ -114,9 +116,10 @@ class Classifier(Network):
             ]
         )
         own = inspect.signature(type(optimizer)).parameters.get("weight_decay")
-        if self.weight_decay and "weight_decay" not in optimizer.defaults:
+        if any(decay for decay, _ in groups) and "weight_decay" not in optimizer.defaults:
             raise ValueError(f"{type(optimizer).__name__} has no weight decay; take --model.weight_decay 0")
-        if own and optimizer.defaults["weight_decay"] not in (0, own.default, self.weight_decay):
+        chosen = "weight_decay" in getattr(self.optimizer, "keywords", {})  # else AdamW's default is nobody's wish
+        if own and optimizer.defaults["weight_decay"] not in (0, self.weight_decay, 0 if chosen else own.default):
             raise ValueError(
                 f"the optimizer's weight_decay {optimizer.defaults['weight_decay']} would count for no weight; take "
                 "--model.weight_decay"
@@ -139,7 +142,7 @@ def log_mean_probabilities(logits: Sequence[Tensor]) -> Tensor:
     return torch.stack([each.float().log_softmax(dim=1) for each in logits]).logsumexp(dim=0) - math.log(len(logits))
 
 
-def keras_defaults(net: nn.Module, batch_norm_momentum: float, batch_norm_eps: float) -> None:
+def keras_defaults(net: nn.Module, batch_norm_momentum: float = 0.01, batch_norm_eps: float = 0.001) -> None:
     """Give a network what Keras' layers start with (Glorot-uniform weights, zero biases), and set its BatchNorm.
 
     Args:

@@ -49,6 +49,9 @@ class Discriminator(nn.Sequential):
 class DCGAN(Network):
     """A generator and the discriminator that it learns from, trained in turns on the same batch.
 
+    Strided convolutions are padded more left and top, where Keras' ``same`` pads more right and bottom: its networks'
+    mirror images.
+
     Args:
         num_classes: number of classes C; linked from the datamodule.
         image_size: height and width S of the pictures in pixels, a multiple of 4; linked from the datamodule.
@@ -71,14 +74,14 @@ class DCGAN(Network):
         conditional: bool = False,
         optimizer: OptimizerCallable = torch.optim.Adam,
     ) -> None:
-        super().__init__()
+        super().__init__(optimizer)
         if image_size < 4 or image_size % 4:
             raise ValueError(f"DCGAN takes an image_size that is a positive multiple of 4, not {image_size}")
         if channels not in (1, 3):
             raise ValueError(f"DCGAN makes pictures of 1 or 3 channels, not {channels}")
         self.automatic_optimization = False  # two optimizers take turns
         self.num_classes, self.image_size, self.channels = num_classes, image_size, channels
-        self.noise_size, self.conditional, self.optimizer = noise_size, conditional, optimizer
+        self.noise_size, self.conditional = noise_size, conditional
         known = num_classes * conditional
         self.generator = Generator(noise_size + known, channels, image_size)
         self.discriminator = Discriminator(channels + known, image_size)
@@ -130,7 +133,7 @@ class DCGAN(Network):
         training = self.training
         self.eval()
         parts = zip(noise.split(256), labels.split(256), strict=True)
-        pictures = torch.cat([self(each.to(self.device), of.to(self.device)) for each, of in parts])
+        pictures = torch.cat([self(each.to(self.device, self.dtype), of.to(self.device)) for each, of in parts])
         self.train(training)
         pixels = ((pictures.float() + 1) * 127.5).round().clamp(0, 255).byte()
         return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu()
@@ -162,4 +165,6 @@ class DCGAN(Network):
 
     def _one_hot(self, labels: Tensor) -> Tensor:
         """Class vectors ``(B, C)``, or of no length where they are not shown."""
-        return F.one_hot(labels, self.num_classes)[:, : self.num_classes * self.conditional]
+        if not self.conditional:
+            return labels.new_zeros(len(labels), 0)
+        return labels if labels.ndim == 2 else F.one_hot(labels, self.num_classes)  # mixup gives vectors

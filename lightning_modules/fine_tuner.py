@@ -1,31 +1,39 @@
 """A trained network's body under a new head (Donahue et al. 2014, arXiv 1310.1531; Yosinski et al. 2014, 1411.1792)."""
 
 import copy
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
 from torch import nn
 
-from lightning_modules.base import Classifier
+from lightning_modules.base import Classifier, keras_defaults
+from lightning_modules.saved import saved_network
 from lightning_modules.shapes import on_shapes, smallest_size, takes
-from tensor_file import read_tensors
 
 AUXILIARY = {"aux1", "aux2", "AuxLogits"}  # torchvision's names of classifiers within a network
 
+logger = logging.getLogger("litvision")
 
-def body_of(net: nn.Module) -> nn.Module:
+
+def body_of(network: Classifier) -> nn.Module:
     """The same layers, with the same weights, up to the feature map or vector that the network's head classifies.
 
     Of a chain of layers that is what comes before it is flattened; of another network, all but the last of its direct
-    children, the one with the last linear layer. Classifiers beside it (GoogLeNet's, Inception's) are left out.
+    children, the one with the last linear layer. Classifiers beside it (GoogLeNet's, Inception's) are left out. A
+    fine-tuned network's is the body that it got.
 
     Raises:
         ValueError: it does not end so.
     """
+    net = getattr(network, "net", None)
+    if net is None:
+        raise ValueError(f"{type(network).__name__} is not one network, so that it has no head to replace")
+    if isinstance(network, FineTuner):
+        return net.body
     if isinstance(net, nn.Sequential):
         flatten = next((i for i, layer in enumerate(net) if isinstance(layer, nn.Flatten)), None)
         if flatten is None:
@@ -69,7 +77,7 @@ class FineTuner(Classifier):
         image_size: height and width of the input in pixels.
         backbone: the network whose body is taken, as it was trained: with its own number of classes. Pretrained weights
             of torchvision are named in its ``weights``.
-        weights: checkpoint of the backbone, if it is one of this project's networks.
+        weights: checkpoint or run's folder of the backbone, if it is one of this project's networks.
         hidden: units of the hidden layer.
         dropout: rate after the hidden layer, 0 to 1.
         rate_factors: what the learning rate is multiplied by in parts of the network, by the beginning of their names:
@@ -101,7 +109,7 @@ class FineTuner(Classifier):
                 raise ValueError(f"the rate factor of {name} is {factor}; it must not be negative")
         self.weights, self.rate_factors = weights, rate_factors or {}
         self._backbone = [backbone]  # in a list its head is no part of this network; empty once it is of no use
-        body = body_of(backbone.net)
+        body = body_of(backbone)
         head = nn.Sequential(
             nn.Flatten(),
             nn.Linear(features_of(backbone, body, image_size), hidden),
@@ -109,6 +117,7 @@ class FineTuner(Classifier):
             nn.Dropout(dropout),
             nn.Linear(hidden, num_classes),
         )
+        keras_defaults(head)
         self.net = nn.Sequential(OrderedDict(body=body, head=head))
         for name in self.rate_factors:
             if not any(f"{each}.".startswith(f"{name}.") for each, _ in self.named_parameters()):
@@ -116,26 +125,39 @@ class FineTuner(Classifier):
                     f"rate_factors names {name}, of which no weight is a part; tools/inspect_model.py lists them"
                 )
 
-    def on_fit_start(self) -> None:
-        """Load the backbone's weights; a checkpoint's would have been loaded by now.
+    def load_pretrained(self) -> None:
+        """Load the backbone's weights, unless these or others were loaded before.
+
+        A warning tells where layers are not as they were trained, or pictures not normalised as they were.
 
         Raises:
             FileNotFoundError: there is no such checkpoint.
-            ValueError: it holds another network than the backbone.
+            ValueError: it cannot be read, or holds another network than the backbone.
         """
         if not self._backbone:
             return
         (backbone,) = self._backbone
-        backbone.on_fit_start()
-        if self.weights:
-            if not Path(self.weights).is_file():
-                raise FileNotFoundError(f"{self.weights} is no file; weights names a checkpoint of the backbone")
-            checkpoint = read_tensors(self.weights, "take another checkpoint of the backbone")
-            if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-                raise ValueError(f"{self.weights} is not a checkpoint of a network; main.py fit writes them")
-            Classifier.on_load_checkpoint(backbone, checkpoint)  # refuses other networks
-            backbone.load_state_dict(checkpoint["state_dict"])
+        if not self.weights:
+            backbone.load_pretrained()
+        else:
+            trained, seen = saved_network(self.weights)
+            Classifier.on_load_checkpoint(backbone, {"state_dict": trained.state_dict()})  # refuses other networks
+            backbone.load_state_dict(trained.state_dict())
+            if self.global_rank == 0:
+                self._compare(trained, seen["normalization"])
         self._backbone.clear()
+
+    def _compare(self, trained: Classifier, normalization: str) -> None:
+        """Warn of what weights do not hold: settings of layers like BatchNorm's eps, and the range of pixels."""
+        for there, here in zip(*(str(body).splitlines() for body in (body_of(trained), self.net.body)), strict=False):
+            if there != here:
+                layers = there.strip(), here.strip()
+                logger.warning("%s was trained with %s where the backbone has %s", self.weights, *layers)
+                break
+        if (here := self.trainer.datamodule.normalization) != normalization:
+            logger.warning(
+                "%s was trained on pictures with normalization %s; here it is %s", self.weights, normalization, here
+            )
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a checkpoint's weights, which the backbone's must not replace."""

@@ -83,7 +83,8 @@ class ResNet(Classifier):
         label_smoothing: see ``Classifier``.
 
     Raises:
-        ValueError: if stages, filters and stem do not describe a network, or the input is too small for its strides.
+        ValueError: if stages, filters and stem do not describe a network, the input is too small for its strides, or
+            a decay is negative.
     """
 
     def __init__(
@@ -99,6 +100,8 @@ class ResNet(Classifier):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
+        if block_weight_decay < 0:
+            raise ValueError(f"block_weight_decay is {block_weight_decay}; it must be at least 0")
         self.block_weight_decay = block_weight_decay
         if not stages or min(stages) < 1:
             raise ValueError(f"stages must name at least one stage, of at least one module each, not {stages}.")

@@ -23,8 +23,7 @@ class SRCNN(Network):
     border = 6  # pixels that the output lacks on each side
 
     def __init__(self, image_channels: int, optimizer: OptimizerCallable = torch.optim.Adam) -> None:
-        super().__init__()
-        self.optimizer = optimizer
+        super().__init__(optimizer)
         self.net = nn.Sequential(
             nn.Conv2d(image_channels, 64, 9),
             nn.ReLU(inplace=True),

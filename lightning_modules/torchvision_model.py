@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lightning_modules.base import Classifier
+from lightning_modules.network import differences
 from lightning_modules.published_weights import published_weights
 from lightning_modules.shapes import smallest_size, takes
 from tensor_file import read_tensors
@@ -76,20 +77,16 @@ def load_all_but_other_heads(net: nn.Module, state: dict[str, Tensor], origin: s
         if here.shape[1:] == there.shape[1:] and len(here) != len(there):
             classes = len(state.pop(name))
             other_heads.add(name)
-    found, expected = ({name: tuple(tensor.shape) for name, tensor in each.items()} for each in (state, own))
     differing = [
-        name
-        for name in (expected | found)
-        if found.get(name) != expected.get(name)
-        and name not in other_heads
-        and not (name.endswith("num_batches_tracked") and name in expected)  # files from before torch 0.4.1 lack it
+        words
+        for name, words in differences(state, own).items()
+        if name not in other_heads
+        and not (name.endswith("num_batches_tracked") and name in own)  # files from before torch 0.4.1 lack it
     ]
     if differing:
-        first = ", ".join(
-            f"{name} is {found.get(name, 'missing')} there and {expected.get(name, 'missing')} here"
-            for name in differing[:3]
+        raise ValueError(
+            f"{origin} holds another network than this one: {len(differing)} tensors differ, {', '.join(differing[:3])}"
         )
-        raise ValueError(f"{origin} holds another network than this one: {len(differing)} tensors differ, {first}")
     net.load_state_dict(state, strict=False)
     return classes
 
@@ -196,13 +193,6 @@ class TorchvisionModel(Classifier):
                 f"{weights}: the head of {classes} classes is left out, that of {self.num_classes} starts from scratch"
             )
         self.pretrained = None
-
-    def on_fit_start(self) -> None:
-        """Load pretrained weights; a checkpoint's would have been loaded by now."""
-        self.load_pretrained()
-
-    # without a checkpoint, an evaluation is one of the pretrained weights
-    on_validation_start = on_test_start = on_predict_start = on_fit_start
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a checkpoint's weights, which pretrained ones must not replace."""

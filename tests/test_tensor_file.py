@@ -20,7 +20,7 @@ Reader = Callable[[Path], object]
 
 
 def fine_tuner(path: Path) -> None:
-    FineTuner(10, 32, MiniVGGNet(10, 32), weights=str(path)).on_fit_start()
+    FineTuner(10, 32, MiniVGGNet(10, 32), weights=str(path)).load_pretrained()
 
 
 READERS: dict[str, Reader] = {

@@ -1,6 +1,7 @@
 """DCGAN against the table of its layers, and its step against the same written out by hand."""
 
 import copy
+from argparse import ArgumentError
 
 import pytest
 import torch
@@ -105,3 +106,32 @@ def test_another_range_of_pixels_is_refused(shards, tmp_path, monkeypatch: pytes
     given = ["--model", "lightning_modules.DCGAN", "--data", "datamodules.Digits", "--data.root", str(shards)]
     with pytest.raises(ValueError, match="--data.normalization symmetric, not standardize"):
         main.run_command(["fit", *given, "--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"])
+
+
+DIGITS = ["--data", "datamodules.Digits", "--data.normalization", "symmetric", "--data.num_workers", "0"]
+QUIET = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false"]
+
+
+@pytest.mark.parametrize("conditional", ["true", "false"])
+def test_weights_of_16_bits_and_mixed_labels(shards, tmp_path, monkeypatch: pytest.MonkeyPatch, conditional) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = ["--model", "lightning_modules.DCGAN", "--model.conditional", conditional]
+    mixed = ["--data.batch_augment", "datamodules.BatchAugment", "--data.batch_augment.mixup", "0.2"]
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.precision", "bf16-true"]
+    montage = ["--trainer.callbacks", "callbacks.Montage", "--name", "a"]
+    main.run_command(["fit", *network, *DIGITS, "--data.root", str(shards), *mixed, *short, *montage, *QUIET])
+    assert (tmp_path / "runs/run/a/checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [("fit --then test", "test"), ("test", "test"), ("validate", "validate"), ("predict", "predict")],
+)
+def test_there_is_nothing_but_training(
+    shards, tmp_path, monkeypatch: pytest.MonkeyPatch, command: str, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    network = ["--model", "lightning_modules.DCGAN", "--name", "a"]
+    with pytest.raises(ArgumentError, match=f"DCGAN is for fit alone; there is nothing in it to {what}"):
+        main.run_command([*command.split(), *network, *DIGITS, "--data.root", str(shards), *QUIET])
+    assert not (tmp_path / "runs/run/a").exists()

@@ -1,5 +1,6 @@
 """A body with its trained weights under a new head."""
 
+import logging
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,19 @@ from pytorch_lightning import Trainer, seed_everything
 from torch import nn
 from torchvision import models
 
+import main
 from callbacks import WholeCheckpointIO
 from datamodules import Digits
-from lightning_modules import CifarResNet, Classifier, FineTuner, MiniVGGNet, ResNet, TorchvisionModel
+from lightning_modules import (
+    CifarResNet,
+    Classifier,
+    EnsembleClassifier,
+    FineTuner,
+    MiniVGGNet,
+    ResNet,
+    TorchvisionModel,
+)
+from lightning_modules.saved import saved_network
 
 
 @pytest.mark.parametrize(
@@ -50,6 +61,13 @@ def test_classifiers_within_a_body_are_left_out(architecture: str, size: int, va
 def test_a_network_without_a_head_to_replace_is_refused() -> None:
     with pytest.raises(ValueError, match="SqueezeNet has no linear layer, so that it has no head"):
         FineTuner(17, 64, TorchvisionModel(1000, 64, "squeezenet1_1"))
+
+
+def test_a_fine_tuned_networks_body_is_the_one_it_got() -> None:
+    once = FineTuner(17, 16, MiniVGGNet(10, 16))
+    twice = FineTuner(5, 8, once)
+    assert twice.net.body is once.net.body
+    assert twice(torch.randn(2, 3, 8, 8)).shape == (2, 5)
 
 
 @pytest.mark.parametrize(
@@ -97,7 +115,14 @@ def test_bodies_of_our_networks(backbone: Classifier) -> None:
     assert model(images).shape == (2, 7)
 
 
-def fit(folder: Path, shards: Path, model: Classifier, ckpt_path: str | None = None, epochs: int = 1) -> Trainer:
+def fit(
+    folder: Path,
+    shards: Path,
+    model: Classifier,
+    ckpt_path: str | None = None,
+    epochs: int = 1,
+    normalization: str = "unit",
+) -> Trainer:
     seed_everything(1, verbose=False)
     trainer = Trainer(
         max_epochs=epochs,
@@ -112,7 +137,8 @@ def fit(folder: Path, shards: Path, model: Classifier, ckpt_path: str | None = N
         use_distributed_sampler=False,
         plugins=[WholeCheckpointIO()],
     )
-    trainer.fit(model, datamodule=Digits(root=str(shards), image_size=16, batch_size=32), ckpt_path=ckpt_path)
+    data = Digits(root=str(shards), image_size=16, batch_size=32, normalization=normalization)
+    trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
     trainer.save_checkpoint(folder / "last.ckpt")
     return trainer
 
@@ -121,10 +147,21 @@ def sgd(groups: object) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, lr=0.0)  # nothing moves, but for running statistics
 
 
-def test_weights_are_those_of_the_checkpoint_and_read_once(tmp_path: Path, shards: Path) -> None:
-    trained = MiniVGGNet(10, 16, optimizer=sgd)
-    fit(tmp_path, shards, trained)
-    file = (tmp_path / "last.ckpt").rename(tmp_path / "backbone.ckpt")
+@pytest.fixture
+def backbone(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkpoint of MiniVGGNet, trained for a step with normalization unit and Keras' eps."""
+    monkeypatch.chdir(tmp_path)
+    network = ["--model", "lightning_modules.MiniVGGNet", "--model.batch_norm_eps", "0.001"]
+    digits = ["--data", "datamodules.Digits", "--data.root", str(shards), "--data.normalization", "unit"]
+    size = ["--data.image_size", "16", "--data.num_workers", "0"]
+    short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1", "--trainer.limit_val_batches", "1"]
+    quiet = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--name", "a"]
+    main.run_command(["fit", *network, *digits, *size, *short, *quiet])
+    return Path("runs/run/a/checkpoints/best.ckpt").rename(tmp_path / "backbone.ckpt")
+
+
+def test_weights_are_those_of_the_checkpoint_and_read_once(tmp_path: Path, shards: Path, backbone: Path) -> None:
+    file, (trained, _) = backbone, saved_network(backbone)
 
     def fine_tuner() -> FineTuner:
         return FineTuner(10, 16, MiniVGGNet(10, 16), weights=str(file), optimizer=sgd)
@@ -152,11 +189,40 @@ def test_torchvision_weights_from_a_file(tmp_path: Path, shards: Path) -> None:
     assert torch.equal(trainer.lightning_module.net.body.conv5[0].weight, net.conv5[0].weight)
 
 
-def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, shards: Path) -> None:
-    fit(tmp_path, shards, MiniVGGNet(10, 16, optimizer=sgd))
-    model = FineTuner(10, 16, CifarResNet(10, 16, 8), weights=str(tmp_path / "last.ckpt"))
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, shards: Path, backbone: Path) -> None:
+    model = FineTuner(10, 16, CifarResNet(10, 16, 8), weights=str(backbone))
     with pytest.raises(ValueError, match="holds another network than this CifarResNet"):
         fit(tmp_path, shards, model)
+
+
+@pytest.mark.parametrize(
+    ("eps", "normalization", "warned"),
+    [
+        (1e-3, "unit", []),
+        (1e-5, "unit", ["eps=0.001, momentum=0.1"]),
+        (1e-3, "standardize", ["normalization unit; here it is standardize"]),
+    ],
+)
+def test_what_weights_do_not_hold_is_compared(
+    tmp_path: Path,
+    shards: Path,
+    backbone: Path,
+    caplog: pytest.LogCaptureFixture,
+    eps: float,
+    normalization: str,
+    warned: list[str],
+) -> None:
+    tuner = FineTuner(10, 16, MiniVGGNet(10, 16, batch_norm_eps=eps), weights=str(backbone), optimizer=sgd)
+    with caplog.at_level(logging.WARNING, "litvision"):
+        fit(tmp_path, shards, tuner, normalization=normalization)
+    said = [record.getMessage() for record in caplog.records if record.name == "litvision"]
+    assert len(said) == len(warned)
+    assert all(words in line and str(backbone) in line for words, line in zip(warned, said, strict=True))
+
+
+def test_an_ensemble_has_no_body(tmp_path: Path, backbone: Path) -> None:
+    with pytest.raises(ValueError, match="EnsembleClassifier is not one network, so that it has no head to replace"):
+        FineTuner(10, 16, EnsembleClassifier(10, 16, [str(backbone)]))
 
 
 def test_rates_of_parts() -> None:

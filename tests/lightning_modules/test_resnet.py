@@ -191,3 +191,10 @@ def test_smallest_sizes():
     for stem, image_size in [("cifar", 4), ("tiny_imagenet", 8)]:
         model = ResNet(10, image_size, [1, 1, 1], [8] * 4, stem)
         assert model(torch.randn(2, 3, image_size, image_size)).isfinite().all()
+
+
+def test_a_negative_or_impossible_decay_of_the_blocks_is_refused() -> None:
+    with pytest.raises(ValueError, match="block_weight_decay is -1; it must be at least 0"):
+        ResNet(4, 16, [1], [8, 16], block_weight_decay=-1)
+    with pytest.raises(ValueError, match="Rprop has no weight decay"):
+        ResNet(4, 16, [1], [8, 16], optimizer=torch.optim.Rprop).configure_optimizers()
