@@ -108,6 +108,16 @@ def data_of(run: Path) -> ImageDataModule:
     return data
 
 
+def require_folder(out: Path) -> None:
+    """Refuse to write where there is no folder.
+
+    Raises:
+        FileNotFoundError: names it.
+    """
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"the folder {out.parent} is not there; make it, or write {out.name} elsewhere")
+
+
 def draw(
     images: Sequence[np.ndarray], titles: Sequence[str], heading: str, out: Path, columns: int | None = None
 ) -> None:
@@ -116,8 +126,7 @@ def draw(
     Raises:
         FileNotFoundError: the file's folder is not there.
     """
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"the folder {out.parent} is not there; make it, or write {out.name} elsewhere")
+    require_folder(out)
     columns = columns or int(np.ceil(np.sqrt(len(images))))
     lines = -(-len(images) // columns)
     longest = max((len(title.splitlines()) for title in titles), default=0)

@@ -10,7 +10,7 @@ from callbacks import run_folder
 from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions
 from callbacks.provenance import SESSIONS
 from callbacks.run_folder import METRICS
-from callbacks.training_monitor import HISTORY, Record, best_epoch
+from callbacks.training_monitor import HISTORY, SCORES, Record, Score, best_epoch, score_of
 
 
 @dataclass
@@ -41,11 +41,12 @@ class RunRecord:
         record = cls(run, run_folder.config_of(run).read_text(encoding="utf-8"), config)
         record.history = record._read(HISTORY, "no epoch was finished in this folder") or []
         record.sessions = record._read(SESSIONS, "nothing says when and where the run was trained") or []
-        record.metrics = record._read(METRICS, f"the run is not tested; main.py test --run {run} does that") or {}
+        if record.score.tested:
+            record.metrics = record._read(METRICS, f"the run is not tested; main.py test --run {run} does that") or {}
         try:
             record.predictions = Predictions.load(run)
         except FileNotFoundError as error:
-            if record.metrics:  # else it is said already
+            if record.metrics and record.classifies:  # else it is said already, or there are none
                 record.missing.append(f"{error}.")
         except ValueError as error:
             record.missing.append(f"{error}.")
@@ -63,6 +64,16 @@ class RunRecord:
     def experiment(self) -> str:
         """Of the folder above."""
         return self.folder.resolve().parent.name
+
+    @property
+    def score(self) -> Score:
+        """What tells how good the run is."""
+        return score_of(self.history)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the run trained a classifier, which names what it sees."""
+        return self.score == SCORES[0]
 
     @property
     def epochs(self) -> int:

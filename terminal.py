@@ -2,11 +2,13 @@
 
 import argparse
 import io
+import shlex
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
@@ -19,6 +21,12 @@ def command_line(description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+
+
+def as_typed(script: str) -> str:
+    """The command that runs, of a script of this project; of absolute paths their last part."""
+    flags = [Path(flag).name if Path(flag).is_absolute() else flag for flag in sys.argv[1:]]
+    return shlex.join(["python", "/".join(Path(script).resolve().parts[-2:]), *flags])
 
 
 def screen(file: TextIO | None = None, width: int = 120) -> Console:

@@ -41,7 +41,7 @@ from lightning_modules import (
     UnpaddedNet,
 )
 from predictor import Predictor
-from terminal import command_line
+from terminal import as_typed, command_line
 
 ROUNDS = 5
 LONGER_SIDE = 350  # of the picture in pixels
@@ -173,7 +173,7 @@ def main() -> None:
         predictors[32] = Predictor.load(arguments.network)
     table, networks = speeds(predictors, CASES), exactness(NETWORKS)
     print("\n## Detection: windows one by one, or one convolution\n")
-    print(f"`python benchmarks/detection.py`, commit {abbreviated(commit(Path(__file__).parent))}.")
+    print(f"`{as_typed(__file__)}`, commit {abbreviated(commit(Path(__file__).parent))}.")
     print(f"{hardware(torch.device('cpu'))}, Python {platform.python_version()}, torch {torch.__version__}.")
     weights = "of 32 pixels trained, of 64 with random weights" if arguments.network else "with random weights"
     print(f"Median (range) of {ROUNDS} rounds a side, taken in turns: UnpaddedNet {weights},")

@@ -24,7 +24,7 @@ from callbacks.provenance import abbreviated, commit, hardware
 from datamodules.jpeg import encode
 from datamodules.picture_files import fit, loaded
 from datamodules.shards import ShardDataset, write_shard
-from terminal import command_line
+from terminal import as_typed, command_line
 
 ROUNDS, BATCH, SIZE = 7, 128, 256
 SAMPLINGS = {"4:2:0": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420, "4:4:4": cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444}
@@ -85,7 +85,7 @@ def main() -> None:
                 if number:
                     speeds[name].append(speed)
         print("# What JPEG shards save, cost and lose\n")
-        print(f"`python benchmarks/jpeg_storage.py FOLDER`, commit {abbreviated(commit(Path(__file__).parent))}.")
+        print(f"`{as_typed(__file__)}`, commit {abbreviated(commit(Path(__file__).parent))}.")
         print(f"{hardware(torch.device('cpu'))}, Python {platform.python_version()}, OpenCV {cv2.__version__}.")
         print(f"{len(pictures)} photographs of {SIZE}x{SIZE} pixels in shuffled batches of {BATCH}, one thread.")
         print(f"Pictures in a second of a core: median (range) of {ROUNDS} windows each, taken in turns.\n")

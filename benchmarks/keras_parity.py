@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from callbacks.provenance import abbreviated, commit
 from pictures import data_of
 from run_record import RunRecord
-from terminal import command_line, plainly
+from terminal import as_typed, command_line, plainly
 
 NETWORKS = {"minivggnet_cifar10": "MiniVGGNet", "minigooglenet_cifar10": "MiniGoogLeNet"}
 EPOCHS = 5
@@ -69,7 +69,7 @@ def main() -> None:
             raise ValueError(f"{arguments.run} is no run of {' or '.join(NETWORKS)} with {arguments.epochs} epochs")
         theirs = trained_in_keras(arguments.python, run, data_of(arguments.run).folder, arguments.epochs)
         print(f"# {NETWORKS[run.experiment]} on CIFAR-10 in Keras and here\n")
-        print(f"`python benchmarks/keras_parity.py`, commit {abbreviated(commit(Path(__file__).parent))}.")
+        print(f"`{as_typed(__file__)}`, commit {abbreviated(commit(Path(__file__).parent))}.")
         print(
             f"Keras {theirs[0]['keras']} in float32 and `experiments/{run.experiment}.yaml` with precision "
             f"{run.config['trainer']['precision']}, {run.config['trainer']['max_epochs']} epochs planned, seed "

@@ -2,6 +2,8 @@
 
     python benchmarks/kill_training.py --kills 50 --config experiments/minivggnet_cifar10.yaml [flags of main.py]
 
+Folders in flags must be absolute: trainings run in a temporary one.
+
 A process trains with `--resume auto` and is killed (SIGKILL) at a random moment between its start and the time that an
 undisturbed run takes; the same command is given again until a process lives to the end. Then weights, optimizer and
 history are compared with those of the undisturbed run. Checkpoints are written every few tenths of a second.

@@ -25,6 +25,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -39,6 +40,7 @@ from benchmarks.loader_packages import PACKAGED
 from benchmarks.loader_peers import OURS, WITHOUT_PACKAGE, Batches, Output, Peer
 from benchmarks.loader_workloads import BATCH, WORKLOADS, Pictures, prepare
 from callbacks.provenance import abbreviated, commit, hardware
+from terminal import as_typed
 
 PEERS = (*WITHOUT_PACKAGE, *PACKAGED)
 PACKAGES = ("torch", "torchvision", "numpy", "h5py", "albumentations", "opencv-python-headless", "pillow")
@@ -180,8 +182,8 @@ def fastest(peer: Peer, pictures: Pictures, output: Output, protocol: Protocol) 
         loaders = [stack.enter_context(closing(Loader(peer, pictures, output, workers))) for workers in tried]
         for loader in loaders:  # the first window reads files and starts workers
             loader.window(replace(protocol, seconds=0, batches=1))
-        trials = [[loader.window(protocol).speed for loader in loaders] for _ in range(2 * (len(loaders) > 1))]
-        best = loaders[np.argmax(np.max(trials, axis=0)) if trials else 0]
+        trials = [[loader.window(protocol).speed for loader in loaders] for _ in range(3 * (len(loaders) > 1))]
+        best = loaders[np.argmax(np.median(trials, axis=0)) if trials else 0]
         stack.pop_all()
     for loader in loaders:
         if loader is not best:
@@ -359,21 +361,22 @@ def memory_bytes() -> int:
 def heading(protocol: Protocol, source: Path | None, missing: Sequence[Peer]) -> str:
     """What was measured, how, on what."""
     versions = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
+    compiled = f"with numba {version('numba')}" if find_spec("numba") else "without numba"
     packages = sorted({peer.distribution for peer in PEERS if peer.distribution and installed(peer)})
     others = ", ".join(f"{name} {version(name)}" for name in packages)
     return f"""# Loaders
 
-`python benchmarks/loader.py`, commit {abbreviated(commit(Path(__file__).parent))}, on \
+`{as_typed(__file__)}`, commit {abbreviated(commit(Path(__file__).parent))}, on \
 {"real" if source else "made-up"} pictures in the page cache.
 {hardware(torch.device("cpu"))}; load average before the start {os.getloadavg()[0]:.1f}.
-Python {platform.python_version()}, {versions}; {others or "no other loader's package"}.
+Python {platform.python_version()}, {versions}; ours {compiled}; {others or "no other loader's package"}.
 Not installed, left out: {", ".join(peer.name for peer in missing) or "none"}.
 
 Median (range) of {protocol.rounds} windows each, taken in turns, of at least {protocol.seconds} s and \
 {protocol.batches} batches of {BATCH}. "Ours / its" is the median of \
 the rounds' ratios. CPU time is that of all threads and processes. Memory counts anonymous and shared pages of all \
 processes, not mapped files; the most of any window.\
-{" The number of workers is the best in a trial." * protocol.trials}"""
+{" The number of workers is the best of a trial, by the median of three windows." * protocol.trials}"""
 
 
 def table(title: str, rows: Sequence[Row]) -> str:

@@ -1,6 +1,6 @@
 """What a second process brings, and what each callback that every run has costs in a step.
 
-    OMP_NUM_THREADS=1 python benchmarks/scaling.py >> benchmarks/RESULTS.md
+    python benchmarks/scaling.py >> benchmarks/RESULTS.md
 
 Sides take turns, and a first round only warms up. Each process has one thread, so that two of them have twice the
 machine of one. A callback's time is that spent in its hooks, without that of hooks they call: as long as nothing
@@ -29,7 +29,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from benchmarks.step import CASES, WARM_UP, Case, RandomPictures, Stopwatch, sgd, spread
 from callbacks import WholeCheckpointIO, with_those_of_every_run
 from callbacks.provenance import abbreviated, commit, hardware
-from terminal import command_line
+from terminal import as_typed, command_line
 
 ROUNDS = 5
 EPOCH = 45_000 // 64  # steps of CIFAR-10, with a tenth kept for validation
@@ -162,7 +162,7 @@ def main() -> None:
         processes = processes_table(MINI_VGG_NET, root)
         callbacks = callbacks_table(MINI_VGG_NET, root)
     print("\n## Processes, and the callbacks of every run\n")
-    print(f"`python benchmarks/scaling.py`, commit {abbreviated(commit(Path(__file__).parent))}.")
+    print(f"`{as_typed(__file__)}`, commit {abbreviated(commit(Path(__file__).parent))}.")
     print(f"{hardware(torch.device('cpu'))} a process, {os.cpu_count()} cores, torch {torch.__version__}, gloo.")
     print(f"Python {platform.python_version()}. Median (range) of {ROUNDS} windows a side, taken in turns: `fit` of ")
     print(f"MiniVGGNet, 32x32, {MINI_VGG_NET.steps} steps a window. Each process has one thread.\n")

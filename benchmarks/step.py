@@ -9,7 +9,6 @@ without work shows the milliseconds of a step.
 """
 
 import platform
-import shlex
 import statistics
 import sys
 import tempfile
@@ -45,7 +44,7 @@ from lightning_modules import (
     ResNet,
     TorchvisionModel,
 )
-from terminal import command_line
+from terminal import as_typed, command_line
 
 ROUNDS, WARM_UP = 5, 3
 GPU = torch.cuda.is_available()
@@ -129,8 +128,8 @@ class RandomPictures(ImageDataModule):
     default_image_size = 32
 
     def __init__(self, root: str, case: Case, resident: bool = False) -> None:
-        self.name = f"random-{case.name.replace(' ', '-')}"
         self.rows = case.batch * (case.steps + WARM_UP)
+        self.name = f"random-{case.name.replace(' ', '-')}-{case.batch}-{self.rows}"
         augment = BatchAugment(padding=4, flip=0.5)
         super().__init__(
             root, image_size=case.size, batch_size=case.batch, batch_augment=augment, resident=resident, num_workers=0
@@ -143,31 +142,39 @@ class RandomPictures(ImageDataModule):
         return {s: Samples(rng.integers(0, 256, (n, *shape), np.uint8), np.arange(n) % 2) for s, n in sizes.items()}
 
 
-def now() -> float:
+def now(device: torch.device) -> float:
     """Seconds, once the device has done what was asked of it."""
-    if GPU:
-        torch.cuda.synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 class Stopwatch(Callback):
-    """When the steps after the warm-up began and ended, and when the epoch was over, its checkpoints written."""
+    """When the steps after the warm-up began and ended, and what the epoch's end took beside validation."""
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Begin after the warm-up."""
         if batch_idx == WARM_UP:
-            self.began = now()
+            self.began = now(trainer.strategy.root_device)
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Note the last step."""
         if batch_idx == trainer.num_training_batches - 1:
-            self.stepped = now()
+            self.stepped = now(trainer.strategy.root_device)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave validation out."""
+        self.validates = now(trainer.strategy.root_device)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """What follows counts: the best checkpoint is written after this."""
+        self.validated = now(trainer.strategy.root_device) - self.validates
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Note the end."""
-        self.ended = now()
+        self.ending = now(trainer.strategy.root_device) - self.stepped - self.validated
 
 
 def sgd(parameters: Iterable[Any]) -> torch.optim.Optimizer:
@@ -176,7 +183,7 @@ def sgd(parameters: Iterable[Any]) -> torch.optim.Optimizer:
 
 
 def fit(case: Case, data: RandomPictures, switches: Switches) -> tuple[float, float]:
-    """Seconds of a step in `fit`, and of all that follows the last step at the end of an epoch."""
+    """Seconds of a step in `fit`, and of all that follows the last step at the end of an epoch, but for validation."""
     watch = Stopwatch()
     callbacks = [*(make() for make in switches.callbacks), watch]
     with tempfile.TemporaryDirectory() as folder:
@@ -195,11 +202,12 @@ def fit(case: Case, data: RandomPictures, switches: Switches) -> tuple[float, fl
             callbacks=with_those_of_every_run(callbacks, "", ""),
         )
         trainer.fit(case.network(case.size, sgd), datamodule=data)
-    return (watch.stepped - watch.began) / case.steps, watch.ended - watch.stepped
+    return (watch.stepped - watch.began) / case.steps, watch.ending
 
 
 def batches_on_device(data: RandomPictures) -> Iterator[Batch]:
-    """What reaches the network in an epoch."""
+    """What reaches the network in an epoch of training, by a trainer that has ended one."""
+    data.trainer.training = True
     for batch in data.train_dataloader():
         moved = (part.to(DEVICE, non_blocking=True) if torch.is_tensor(part) else part for part in batch)
         yield data.on_after_batch_transfer(tuple(moved), 0)
@@ -215,7 +223,7 @@ def bare(case: Case, switches: Switches, batches: Iterable[Batch]) -> float:
     began = 0.0
     for step, (images, labels) in enumerate(batches):
         if step == WARM_UP:
-            began = now()
+            began = now(DEVICE)
         with precision:
             logits, *auxiliary = net.training_logits(images)
             loss = F.cross_entropy(logits, labels)
@@ -224,7 +232,7 @@ def bare(case: Case, switches: Switches, batches: Iterable[Batch]) -> float:
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    return (now() - began) / case.steps
+    return (now(DEVICE) - began) / case.steps
 
 
 def spread(values: Sequence[float], digits: int) -> str:
@@ -304,8 +312,7 @@ def main() -> None:
             parser.error(f"there is no network {name!r}; there are {', '.join(cases)}")
     seed_everything(42, verbose=False)
     print("# What `fit` costs\n")
-    command = shlex.join(["python", "benchmarks/step.py", *sys.argv[1:]])
-    print(f"`{command}`, commit {abbreviated(commit(Path(__file__).parent))}.")
+    print(f"`{as_typed(__file__)}`, commit {abbreviated(commit(Path(__file__).parent))}.")
     print(f"{hardware(DEVICE)}, Python {platform.python_version()}, torch {torch.__version__}.")
     print(f"Median (range) of {ROUNDS} windows a side, taken in turns. Switch: {arguments.on}.")
     print("On: loss and top-1, top-5 of every step, progress bar, log, history and plot, best and last checkpoint.\n")

@@ -22,7 +22,7 @@ from synthesis.backbone import Backbone
 from synthesis.dream import Dream, DreamSettings
 from synthesis.networks import NetworkSettings, backbone_of
 from synthesis.style import StyleSettings, StyleTransfer
-from terminal import command_line
+from terminal import as_typed, command_line
 
 INCEPTION = {"net.Mixed_5d": 2.0, "net.Mixed_6a": 0.5}
 VGG19 = {f"net.features.{index}": 0.2 for index in (1, 6, 11, 20, 29)}
@@ -80,7 +80,7 @@ def main() -> None:
             if number:
                 clock[key].append(time.perf_counter() - began)
                 cpu[key].append(time.process_time() - began_cpu)
-    print(f"`python benchmarks/synthesis.py`, commit {abbreviated(commit(Path(__file__).parent))}.")
+    print(f"`{as_typed(__file__)}`, commit {abbreviated(commit(Path(__file__).parent))}.")
     print(f"{hardware(torch.device('cpu'))}, torch {torch.__version__}.")
     print(f"Median (range) of {arguments.rounds} rounds, taken in turns.\n")
     print("| task | network | picture | seconds | CPU seconds |\n| --- | --- | --- | --- | --- |")

@@ -126,11 +126,14 @@ def abbreviated(commit: str | None) -> str:
 
 
 def hardware(device: torch.device) -> str:
-    """The device that trains, and the processor's threads."""
+    """The device that trains, whether a processor computes in bfloat16, and the processor's threads."""
     if device.type == "cuda":
         return f"{torch.cuda.get_device_name(device)}, {torch.get_num_threads()} CPU threads"
     names = [line.split(":", 1)[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
+    name = names[0] if names else platform.processor() or platform.machine()
+    flags = {flag for line in _cpuinfo() if line.startswith("flags") for flag in line.split()}
+    kinds = [kind.upper().replace("_", "-") for kind in ("avx512_bf16", "amx_bf16") if kind in flags]
+    return f"{' with '.join([name, *kinds[-1:]])}, {torch.get_num_threads()} threads"
 
 
 def _cpuinfo() -> list[str]:

@@ -28,19 +28,27 @@ Record = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Score:
-    """A metric that is the better the higher it is: its name in a record, and how people read it."""
+    """A metric that is the better the higher it is: its name in a record, and how people read it.
+
+    ``tested`` says whether a test measures it.
+    """
 
     metric: str
     title: str
     short: str
     unit: str
     factor: float
+    tested: bool = True
+
+    def shown(self, value: float) -> str:
+        """A value with its unit."""
+        return f"{self.factor * value:.2f} {self.unit}"
 
 
 SCORES = (
     Score("top1", "Top-1 accuracy", "top-1", "%", 100),
     Score("psnr", "PSNR", "PSNR", "dB", 1),
-    Score("discriminator", "Accuracy of the discriminator", "discriminator", "%", 100),
+    Score("discriminator", "Accuracy of the discriminator", "discriminator", "%", 100, tested=False),
 )
 
 logger = logging.getLogger("litvision")

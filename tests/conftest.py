@@ -13,6 +13,7 @@ from PIL import Image
 import datamodules
 
 torch.set_num_threads(1)  # the networks are tiny: more threads only wait for each other
+torch.backends.cudnn.allow_tf32 = False  # a GPU's figures are compared with a processor's
 
 
 @pytest.fixture(scope="session")

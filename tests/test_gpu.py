@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import main
-from datamodules import Digits
+from datamodules import Digits, base
 from datamodules.manifest import Manifest
 from datamodules.normalization import Normalization
 
@@ -24,7 +24,7 @@ def test_digits_are_learned(precision: str, shards: Path, tmp_path: Path, monkey
     flags = ["--trainer.accelerator", "gpu", "--trainer.devices", "1", "--trainer.precision", precision]
     main.run_command(["fit", *config, *flags, "--name", "a", "--then", "test"])
     metrics = json.loads(Path("runs/quickstart_digits/a/report/metrics.json").read_text())
-    assert metrics["test/top1"] > 0.97
+    assert metrics["test/top1"] > 0.95
 
 
 @pytest.mark.parametrize("kind", ["unit", "channel_mean", "mean_image", "standardize", "imagenet", "symmetric"])
@@ -40,11 +40,14 @@ def test_resident_pictures_train_the_same(shards: Path, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml"), "--data.root", str(shards)]
     flags = ["--trainer.accelerator", "gpu", "--trainer.devices", "1", "--trainer.max_epochs", "1"]
-    losses = []
+    losses, copies, copied = [], [], base.copied
+    monkeypatch.setattr(base, "copied", lambda *given: copies.append(given) or copied(*given))
     for resident in ("false", "true"):
+        assert not copies
         main.run_command(["fit", *config, *flags, "--data.resident", resident, "--name", resident])
         losses.append(json.loads(Path(f"runs/quickstart_digits/{resident}/history.json").read_text())[0]["train/loss"])
     assert losses[0] == pytest.approx(losses[1], rel=1e-3)
+    assert len(copies) == 2  # training and validation
 
 
 def test_compiled_averaged_channels_last(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,7 +70,9 @@ def on_two(folder: Path, shards: Path, name: str, *flags: str) -> Path:
         str(PROJECT / "experiments/quickstart_digits.yaml"),
     ]
     fit += ["--data.root", str(shards), "--name", name, "--trainer.max_epochs", "1"]
-    subprocess.run([*fit, "--trainer.accelerator", "gpu", "--trainer.devices", "2", *flags], cwd=folder, check=True)
+    subprocess.run(
+        [*fit, "--trainer.accelerator", "gpu", "--trainer.devices", "2", *flags], cwd=folder, check=True, timeout=300
+    )
     return folder / "runs/quickstart_digits" / name
 
 

@@ -5,13 +5,16 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from rich.table import Table
 
 import terminal
-from terminal import command_line, plainly, screen
+from terminal import as_typed, command_line, plainly, screen
+
+PROJECT = Path(terminal.__file__).parent
 
 
 def test_an_error_is_told_in_a_sentence():
@@ -99,3 +102,8 @@ def test_a_file_has_columns_of_its_own():
     file = io.StringIO()
     screen(file, width=20).print("x" * 30)
     assert file.getvalue().split() == ["x" * 20, "x" * 10]
+
+
+def test_a_command_as_it_was_typed_tells_no_folder_of_the_machine(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(sys, "argv", ["x.py", "--source", "/home/a/raw", "--on", "two words", "runs/b"])
+    assert as_typed(terminal.__file__) == f"python {PROJECT.name}/terminal.py --source raw --on 'two words' runs/b"

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.prediction_store import Predictions
 from lightning_modules.layer_output import default_layer, map_of, recorded
-from pictures import draw, listed, named_picture, refuse_to_replace, tested_pictures
+from pictures import draw, listed, named_picture, refuse_to_replace, require_folder, tested_pictures
 from predictor import Predictor
 from terminal import command_line, plainly
 
@@ -111,6 +111,7 @@ def draw_reliability(run: Path, bins: int, out: Path) -> str:
     tested = Predictions.load(run)
     if not np.isfinite(tested.probabilities).all():
         raise ValueError(f"{run} has probabilities that are no numbers; they have no calibration")
+    require_folder(out)
     counts, sure, accuracy, error = reliability(tested, bins)
     figure = Figure(figsize=(5.5, 6.5), dpi=100, layout="constrained")
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 1])
@@ -164,6 +165,8 @@ def main() -> None:
             places = listed(arguments.pictures)
             refuse_to_replace(arguments.out, places)
             failed = draw_grad_cam(predictor, layer, label, places, arguments.out)
+            if len(failed) < len(places):
+                print(f"evidence in {layer} for {len(places) - len(failed)} of {len(places)} pictures: {arguments.out}")
         if failed:
             sys.exit("\n".join(f"error: {each}" for each in failed))
 

@@ -20,10 +20,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import charts
 from callbacks.provenance import abbreviated, differences
-from callbacks.training_monitor import curve
+from callbacks.training_monitor import SCORES, curve
 from charts import Chart, Curve, chart
 from evaluation import SMALL, Tested, evaluate, mistakes
 from messages import message
+from pictures import require_folder
 from run_record import RunRecord, chosen_epoch
 from terminal import command_line, plainly
 
@@ -42,27 +43,28 @@ class Section:
 
     @property
     def test(self) -> float | None:
-        """Accuracy on the test split."""
-        return self.record.metrics.get("test/top1")
+        """The score on the test split."""
+        return self.record.metrics.get(f"test/{self.record.score.metric}")
 
     @property
     def deviation(self) -> float | None:
-        """That of a share of so many test pictures: binomial, of one run."""
-        samples = self.record.metrics.get("samples")
+        """That of a share of so many test pictures: binomial, of one run; None where the score is no share."""
+        samples = self.record.metrics.get("samples") if self.record.classifies else None
         return (self.test * (1 - self.test) / samples) ** 0.5 if samples and self.test is not None else None
 
 
 def section(title: str, record: RunRecord) -> Section:
     """A run's part of the page; what cannot be read is added to what is missing."""
     epoch = chosen_epoch(record.history, record.validates_on_test) if record.history else {}
+    validation = epoch.get(f"val/{record.score.metric}")
     if not record.predictions:
-        return Section(title, record, epoch.get("val/top1"))
+        return Section(title, record, validation)
     tested = evaluate(record.predictions)
     try:
         tested.mistakes = mistakes(record.folder, record.predictions)
     except Exception as error:  # the configuration names any class, and its data may lie anywhere
         record.missing.append(f"The pictures cannot be shown: {message(error).removeprefix('error: ')}.")
-    return Section(title, record, epoch.get("val/top1"), tested)
+    return Section(title, record, validation, tested)
 
 
 def titles(records: Sequence[RunRecord]) -> list[str]:
@@ -75,9 +77,10 @@ def titles(records: Sequence[RunRecord]) -> list[str]:
 
 
 def learning_curves(sections: Sequence[Section]) -> list[Chart]:
-    """Loss and accuracy of all runs, as far as they were measured."""
+    """Loss and scores of all runs, as far as they were measured."""
     drawn = []
-    for title, metric, scale in (("Loss", "loss", 1), ("Top-1 accuracy, %", "top1", 100)):
+    scores = [(f"{score.title}, {score.unit}", score.metric, score.factor) for score in SCORES]
+    for title, metric, scale in (("Loss", "loss", 1), *scores):
         curves = []
         for number, each in enumerate(sections):
             for stage, label in (("train", "training"), ("val", "validation")):
@@ -94,6 +97,8 @@ def over_seeds(sections: Sequence[Section], differing: set[str]) -> tuple[int, f
     values = [each.test for each in sections if each.test is not None]
     seeds = {each.record.config.get("seed_everything") for each in sections}
     epochs = {each.record.epochs for each in sections}
+    if not all(each.record.classifies for each in sections):
+        return None
     if len(values) < len(sections) or len(values) < 2 or len(seeds) < len(values) or len(epochs) > 1:
         return None
     if differing - OF_A_MACHINE - {"seed_everything"}:
@@ -151,8 +156,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("report.html"), metavar="FILE", help="default: report.html")
     arguments = parser.parse_args()
     with plainly():
-        if not arguments.out.parent.is_dir():
-            raise FileNotFoundError(f"the folder {arguments.out.parent} is not there; make it, or choose another --out")
+        require_folder(arguments.out)
         arguments.out.write_text(page(arguments.runs), encoding="utf-8")
         print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1000:.0f} kB)")
 

@@ -38,6 +38,15 @@ def test_a_row_for_each_switch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert cells(rows[0])[2].startswith("1.00")
 
 
+def test_a_window_has_all_its_steps_whatever_was_packed_before(tmp_path: Path) -> None:
+    for steps in (3, 5, 2):
+        case = replace(step.CASES[0], size=16, batch=4, steps=steps)
+        data = step.RandomPictures(str(tmp_path), case)
+        _, end = step.fit(case, data, step.PLAIN)
+        assert data.trainer.num_training_batches == step.WARM_UP + steps
+        assert end > 0
+
+
 @pytest.mark.parametrize("name", step.IN_BARE_LOOP)
 def test_the_bare_loop_takes_the_same_steps_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     switches = next(each for each in step.SWITCHES if each.name == name)

@@ -121,6 +121,7 @@ def test_from_a_trained_run(call: Callable, shards: Path) -> None:
     Image.fromarray(noise).save("pictures/a.png")
     Path("pictures/broken.png").touch()
     done = call(explain, "gradcam", run, "cam.png", "pictures", "--class", "3")
+    assert done.out == "evidence in net.1.7 for 1 of 2 pictures: cam.png\n"
     assert done.status == 1
     assert "broken.png cannot be read" in done.err
     assert Image.open("cam.png").width == 320  # the picture, and the overlay beside it
@@ -130,6 +131,10 @@ def test_from_a_trained_run(call: Callable, shards: Path) -> None:
         assert len(np.unique(np.asarray(Image.open(file)))) > 20
     for args, words in (
         ((explain, "gradcam", run, "x.png", "pictures", "--class", "cat"), "there is no class cat"),
+        (
+            (explain, "calibration", run, "none/x.png"),
+            "the folder none is not there; make it, or write x.png elsewhere",
+        ),
         ((explain, "gradcam", run, "x.png", "pictures", "--layer", "net.conv"), "no layer 'net.conv'; near are"),
         ((explain, "mistakes", run, "x.png"), "main.py test --run"),
         ((feature_maps, run, "x.png"), "either a picture or --filters"),

@@ -111,7 +111,7 @@ def test_figures_are_those_of_the_files(tmp_path: Path, shards: Path) -> None:
     page = Page(report.page([run(tmp_path / "exp/a", shards, found, seed=7)]))
     deviation = 100 * math.sqrt((40 / 60) * (20 / 60) / 60)
     assert page.tables["runs"][0][1] == [
-        *("a", "exp", "7", "3", "83.00", f"66.67 ± {deviation:.1f}", "1 h 7 min"),
+        *("a", "exp", "7", "3", "83.00 %", f"66.67 % ± {deviation:.1f}", "1 h 7 min"),
         *("0123456789+changes", "a <b>machine</b>"),
     ]
     said = found.probabilities.argmax(axis=1)
@@ -229,6 +229,29 @@ def test_parts_that_are_not_there_are_named(tmp_path: Path, shards: Path) -> Non
     assert page.text.count("20 pictures were named wrongly; none can be shown.") == 2
     assert not page.of("img")
     assert len(page.tables["confusion"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("metrics", "tested", "validated", "told", "title"),
+    [
+        ({"psnr": 29.5, "ssim": 0.9}, {"test/psnr": 31.4159, "test/ssim": 0.9}, "29.50 dB", "31.42 dB", "PSNR, dB"),
+        ({"discriminator": 0.75}, None, "75.00 %", report.ABSENT, "Accuracy of the discriminator, %"),
+    ],
+)
+def test_a_run_that_trained_no_classifier(
+    tmp_path: Path, shards: Path, metrics: dict, tested: dict | None, validated: str, told: str, title: str
+) -> None:
+    folder = run(tmp_path / "a", shards, None)
+    history = [{"epoch": 1, "lr": 0.1, **{f"{stage}/{m}": v for m, v in metrics.items() for stage in ("train", "val")}}]
+    (folder / "history.json").write_text(json.dumps(history))
+    if tested:
+        (folder / "report/metrics.json").write_text(json.dumps(tested))
+    page = Page(report.page([folder]))
+    assert page.tables["runs"][0][1][4:6] == [validated, told]
+    assert title in page.text
+    assert "report/" not in page.text
+    assert "Accuracies are top-1" not in page.text
+    assert ("psnr 31.42, ssim 0.9" in page.text) == bool(tested)
 
 
 def test_no_mistake_and_a_probability_that_is_no_number(tmp_path: Path, shards: Path) -> None:
