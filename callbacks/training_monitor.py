@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from callbacks.whole_file import dispensable_file
 
 HISTORY, PICTURE, TIMINGS = "history.json", "history.png", "timings.json"
 TRAIN, VAL, BEST, CHANGE = "#4477aa", "#ee6677", "#888888", "#228833"
+OUTLIER = 20  # times the median loss: beside such an epoch the others would be a flat line
 LONG_WAIT = 0.1  # share of the training time that, spent waiting for data, is worth a word
 
 Record = dict[str, float | None]
@@ -195,6 +197,9 @@ def draw(history: list[Record], path: Path, changes: Sequence[float] = ()) -> No
     best, score = best_epoch(history), score_of(history)
     draw_metric(loss, history, "loss", 1, best)
     draw_metric(scores, history, score.metric, score.factor, best)
+    losses = [value for stage in ("train", "val") for value in curve(history, f"{stage}/loss")[1]]
+    if losses and 0 < min(losses) and max(losses) > OUTLIER * statistics.median(losses):
+        loss.set_yscale("log")
     loss.set_title("Loss")
     scores.set_title(score.title)
     scores.set_ylabel(score.unit)
