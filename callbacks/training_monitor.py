@@ -198,7 +198,7 @@ def draw(history: list[Record], path: Path, changes: Sequence[float] = ()) -> No
     draw_metric(loss, history, "loss", 1, best)
     draw_metric(scores, history, score.metric, score.factor, best)
     losses = [value for stage in ("train", "val") for value in curve(history, f"{stage}/loss")[1]]
-    if losses and 0 < min(losses) and max(losses) > OUTLIER * statistics.median(losses):
+    if losses and min(losses) > 0 and max(losses) > OUTLIER * statistics.median(losses):
         loss.set_yscale("log")
     loss.set_title("Loss")
     scores.set_title(score.title)
