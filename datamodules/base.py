@@ -346,7 +346,7 @@ class ImageDataModule(LightningDataModule):
         if images.dtype == torch.int64:  # rows of pictures that are on the device
             images, labels = (tensor[images] for tensor in self._resident_split(images.device))
         if images.dtype == torch.uint8:
-            if augment and images.device.type != "cpu":
+            if augment and not self._on_cpu:
                 matrices = augment.matrices(run_seed(), keys, images.shape[1])
                 images = self._warp(images, matrices, augment.border, augment.interpolation)
             elif views == "ten_crop":

@@ -1,6 +1,7 @@
 """Loaders, augmentation and normalisation: what reaches the network."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,7 @@ import albumentations as A
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 
 from datamodules import BatchAugment, Digits
 from datamodules.manifest import Manifest
@@ -97,6 +99,34 @@ def test_an_epoch_whose_last_batch_was_seen_is_over(shards: Path) -> None:
     assert (keys.epoch, keys.skipped) == (3, 0)
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"transforms": FLIP_AND_TURN},
+        {"batch_augment": BatchAugment(flip=0.5)},
+        {"batch_augment": BatchAugment(brightness=0.3)},
+        {"batch_augment": BatchAugment(erasing=0.5)},
+    ],
+)
+def test_order_and_augmentation_are_those_of_the_runs_seed(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, arguments: dict[str, object]
+) -> None:
+    def epoch(seed: str) -> tuple[list[int], torch.Tensor]:
+        monkeypatch.setenv("PL_GLOBAL_SEED", seed)
+        data = digits(shards, batch_size=101, num_workers=0, **arguments)  # twelve batches, and no row is dropped
+        batches = list(data.train_dataloader())
+        keys = np.concatenate([keys for _, _, keys in batches])
+        images = torch.cat([data.on_after_batch_transfer(batch, 0)[0] for batch in batches])
+        return keys.tolist(), images[keys.argsort()]
+
+    (keys, images), (other_keys, other_images), (again_keys, again_images) = map(epoch, "121")
+    assert keys == again_keys
+    assert torch.equal(images, again_images)
+    assert keys != other_keys
+    assert sorted(keys) == sorted(other_keys)
+    assert not torch.equal(images, other_images)
+
+
 def test_each_sighting_is_augmented_differently(shards: Path) -> None:
     dataset = digits(shards, transforms=FLIP_AND_TURN, num_workers=1).train_dataloader().dataset
     rows = len(dataset)
@@ -128,9 +158,15 @@ def test_a_continued_run_starts_in_its_epoch(shards: Path) -> None:
 
 @pytest.mark.parametrize("split", ["val", "test", "predict"])
 def test_evaluation_is_not_augmented_and_in_order(shards: Path, split: str) -> None:
-    augment = BatchAugment(padding=4, flip=0.5, mixup=1.0)
+    augment = BatchAugment(padding=4, flip=0.5, brightness=0.5, erasing=1.0, mixup=1.0)
     data = digits(shards, transforms=FLIP_AND_TURN, batch_augment=augment, num_workers=1)
-    images, labels, rows = zip(*getattr(data, f"{split}_dataloader")(), strict=True)
+    plain = digits(shards, num_workers=1)
+    data.trainer.training = plain.trainer.training = False
+    batches = list(getattr(data, f"{split}_dataloader")())
+    for batch in batches:
+        for found, expected in zip(*(each.on_after_batch_transfer(batch, 0) for each in (data, plain)), strict=True):
+            assert torch.equal(found, expected)
+    images, labels, rows = zip(*batches, strict=True)
     dataset = data.splits["val" if split == "val" else "test"]
     expected = dataset.__getitems__(list(range(len(dataset))))
     assert torch.equal(torch.cat(images), expected[0])
@@ -196,6 +232,25 @@ def test_no_process_is_left_without_an_evaluation_batch(shards: Path) -> None:
     assert sum(len(labels) for share in shares for _, labels, _ in share) == 135
 
 
+@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
+def test_processes_evaluate_as_many_batches_where_weights_are_sharded(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, strategy: type[Strategy]
+) -> None:
+    monkeypatch.setattr(strategy, "root_device", torch.device("cpu"))
+    shares = []
+    for rank in range(4):
+        data = digits(shards, rank, 4, batch_size=32)
+        data.trainer.strategy = strategy()
+        shares.append(list(data.val_dataloader()))
+    assert [len(share) for share in shares] == [2, 2, 2, 2]  # whole batches of 32 would be 2, 1, 1 and 1
+    assert sorted(row for share in shares for _, _, rows in share for row in rows) == list(range(135))
+
+
+def test_a_batch_that_does_not_divide_among_the_processes_is_refused(shards: Path) -> None:
+    with pytest.raises(ValueError, match="batch_size 64 does not divide among 3 processes"):
+        digits(shards, 0, 3)
+
+
 def test_transforms_that_leave_different_sizes_are_refused(shards: Path) -> None:
     dataset = digits(shards, transforms=[A.RandomScale(0.5, p=1)], num_workers=1).train_dataloader().dataset
     with pytest.raises(ValueError, match="different sizes"):
@@ -225,12 +280,46 @@ def test_normalisation_equals_its_formula(shards: Path, kind: str) -> None:
     torch.testing.assert_close(by_threads, found, rtol=0, atol=1e-4)
 
 
+def test_a_constant_channel_becomes_0(shards: Path) -> None:
+    folder = Digits(root=str(shards)).folder
+    manifest = replace(Manifest.load(folder), channel_mean=[7.0, 100.0, 100.0], channel_std=[0.0, 50.0, 50.0])
+    images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
+    images[..., 0] = 7
+    found = Normalization("standardize", folder, manifest)(images, torch.float32)
+    assert torch.equal(found[:, 0], torch.zeros(4, 32, 32))
+    assert found.isfinite().all()
+
+
 def test_bfloat16_is_computed_in_float32_first(shards: Path) -> None:
     folder = Digits(root=str(shards)).folder
     normalize = Normalization("channel_mean", folder, Manifest.load(folder))
     images = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
     expected = normalize(images, torch.float32).bfloat16()
     assert torch.equal(normalize(images, torch.bfloat16), expected)
+
+
+@pytest.mark.parametrize(
+    ("augment", "alike"),
+    [
+        (BatchAugment(crop=28, padding=3, flip=0.5, border="zeros"), 1),
+        (BatchAugment(shift=0.1, flip=0.5, interpolation="nearest"), 1),
+        (BatchAugment(rotation=20, interpolation="nearest"), 0.98),  # between two pixels, rounding decides
+        (BatchAugment(crop=24, flip=0.5, brightness=0.3, erasing=0.5, mixup=0.2, cutmix=1.0), 1),
+    ],
+)
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_batches_augmented_on_the_device_are_those_of_the_processor(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, workers: int, resident: bool, augment: BatchAugment, alike: float
+) -> None:
+    monkeypatch.setenv("PL_GLOBAL_SEED", "3")
+    images, labels = epoch_of(digits(shards, batch_augment=augment, num_workers=0), 1)
+    monkeypatch.setattr(Digits, "_on_cpu", False)
+    monkeypatch.setattr(Digits, "_pinned", False)
+    data = digits(shards, batch_augment=augment, num_workers=workers, resident=resident)
+    device_images, device_labels = epoch_of(data, 1)
+    assert ((device_images - images).abs() < 1e-4).float().mean() >= alike
+    torch.testing.assert_close(device_labels, labels, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"batch_augment": BatchAugment(erasing=0.5, mixup=0.2)}])
