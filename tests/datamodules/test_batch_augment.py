@@ -54,6 +54,12 @@ def test_the_crop_moves_over_every_place_alike() -> None:
     assert np.array_equal(matrices[:, :, :2], np.broadcast_to(np.eye(2), (4000, 2, 2)))
 
 
+def test_an_affine_map_leaves_the_crop_where_it_is() -> None:
+    plain = BatchAugment(crop=28, padding=4, flip=0.5)
+    turned = BatchAugment(crop=28, padding=4, flip=0.5, rotation=1e-9)
+    np.testing.assert_allclose(turned.matrices(1, KEYS, 32), plain.matrices(1, KEYS, 32), atol=1e-6)
+
+
 def test_flips_happen_as_often_as_asked() -> None:
     flipped = BatchAugment(flip=0.3).matrices(1, KEYS, 32)[:, 0, 0] < 0
     assert abs(flipped.mean() - 0.3) < 0.03
@@ -223,6 +229,25 @@ def test_shares_are_drawn_from_the_beta_distribution(settings: dict[str, float],
     blended = (found == found[:, :, :1, :1]).flatten(1).all(dim=1) & (shares > 0) & (shares < 1)
     assert stats.kstest(shares[blended].numpy(), stats.beta(alpha, alpha).cdf).pvalue > 1e-3
     assert blended.float().mean() > 0.4
+
+
+@pytest.mark.parametrize(
+    ("settings", "alpha"), [({"cutmix": 1.0}, 1), ({"cutmix": 4.0}, 4), ({"mixup": 0.3, "cutmix": 4.0}, 4)]
+)
+def test_areas_of_pasted_squares_are_drawn_from_the_beta_distribution(settings: dict[str, float], alpha: float) -> None:
+    """Of those that touch no edge: ``(1 - side)**2`` of the squares of a side, as their centres are drawn evenly."""
+    labels = torch.arange(4000) % 10
+    images = labels.float().view(-1, 1, 1, 1).expand(4000, 1, 64, 64)
+    found, _ = BatchAugment(**settings).erase_and_mix(images, labels, 1, np.arange(4000), 10)
+    pasted = (found != images).squeeze(1)
+    edges = pasted[:, [0, -1]].any(dim=(1, 2)) | pasted[:, :, [0, -1]].any(dim=(1, 2))
+    areas = pasted[~edges & pasted.any(dim=(1, 2))].float().mean(dim=(1, 2))
+    assert len(areas) > 100
+    grid = np.linspace(0, 1, 10_001)
+    free = np.clip(1 - 1 / 64 - np.sqrt(grid), 0, 1)  # within half a pixel of an edge, it is touched
+    density = stats.beta(alpha, alpha).pdf(grid) * free**2
+    cumulative = np.cumsum(density) / density.sum()
+    assert stats.kstest(areas.numpy(), lambda area: np.interp(area, grid, cumulative)).pvalue > 1e-3
 
 
 def test_a_mixed_sample_is_made_of_itself_and_the_next() -> None:

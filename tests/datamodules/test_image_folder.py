@@ -48,6 +48,14 @@ def test_class_folders_are_split(tmp_path: Path) -> None:
     assert packed(tmp_path / "data", tmp_path / "pets").classes == data.classes  # from the manifest
 
 
+def test_folders_of_the_same_name_are_packed_apart(tmp_path: Path) -> None:
+    first = packed(tmp_path / "data", folder_of(tmp_path / "mine/pets", ("cat", "dog")))
+    second = packed(tmp_path / "data", folder_of(tmp_path / "yours/pets", ("cat", "dog"), 20))
+    assert first.folder != second.folder
+    assert sum(sizes(first).values()) == 24
+    assert sum(sizes(second).values()) == 40
+
+
 def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     data = packed(tmp_path / "data", folder_of(tmp_path / "set", ("bus", "car", "train")))
     assert list(data.classes) == ["bus", "car", "train"]

@@ -1,10 +1,12 @@
 """Keras' rotation, shift, shear and zoom, against scipy's interpolation of independently multiplied matrices."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy import ndimage
 
-from datamodules import KerasAffine
+from datamodules import BatchAugment, KerasAffine
 from datamodules.geometry import keras_matrices
 
 
@@ -77,19 +79,37 @@ def test_a_quarter_turn_and_a_shift_by_whole_pixels_are_exact() -> None:
     assert np.array_equal(shifted[:, -2:], np.repeat(image[:, -1:], 2, axis=1))  # the border's nearest pixel
 
 
-def test_the_draws_fill_their_ranges() -> None:
-    """A shift alone is the matrix's last column; a zoom alone its diagonal."""
+def by_transform(**ranges: float) -> np.ndarray:
+    """Matrices of single pictures of 100 pixels."""
+    transform = KerasAffine(**ranges)
+    transform.set_random_seed(0)
     params = {"shape": (100, 100, 3)}
-    transform = KerasAffine(shift=0.1)
-    shifts = np.array([transform.get_params_dependent_on_data(params, {})["matrix"][:, 2] for _ in range(500)])
-    assert -10 <= shifts.min() < -9.5
-    assert 9.5 < shifts.max() <= 10
-    assert abs(np.corrcoef(shifts.T)[0, 1]) < 0.2
-    transform = KerasAffine(zoom=0.2)
-    zooms = np.array([np.diag(transform.get_params_dependent_on_data(params, {})["matrix"][:, :2]) for _ in range(500)])
-    assert 0.8 <= zooms.min() < 0.81
-    assert 1.19 < zooms.max() <= 1.2
-    assert abs(np.corrcoef(zooms.T)[0, 1]) < 0.2
+    return np.array([transform.get_params_dependent_on_data(params, {})["matrix"] for _ in range(1000)])
+
+
+def by_batch(**ranges: float) -> np.ndarray:
+    """The same of a whole batch."""
+    return BatchAugment(**ranges).matrices(0, np.arange(1000), 100)
+
+
+@pytest.mark.parametrize("draw", [by_transform, by_batch])
+@pytest.mark.parametrize(
+    ("name", "most", "recovered"),
+    [
+        ("rotation", 30, lambda m: np.rad2deg(np.arctan2(m[:, :1, 1], m[:, :1, 0]))),
+        ("shift", 0.1, lambda m: m[:, :, 2] / 100),
+        ("shear", 0.2, lambda m: np.arctan2(-m[:, 1:, 0], m[:, :1, 0])),
+        ("zoom", 0.2, lambda m: np.stack([m[:, 0, 0], m[:, 1, 1]], axis=1) - 1),
+    ],
+)
+def test_the_draws_fill_their_ranges(draw: Callable, name: str, most: float, recovered: Callable) -> None:
+    """A parameter alone can be recovered from the matrix: shift and zoom for each axis, drawn independently."""
+    values = recovered(draw(**{name: most})) / most
+    assert np.abs(values).max() <= 1 + 1e-9
+    assert (values.min(axis=0) < -0.95).all()
+    assert (values.max(axis=0) > 0.95).all()
+    assert (np.abs(values.mean(axis=0)) < 0.1).all()
+    assert values.shape[1] == 1 or abs(np.corrcoef(values.T)[0, 1]) < 0.2
 
 
 def test_a_picture_that_is_not_square_is_refused() -> None:

@@ -111,3 +111,15 @@ def test_the_limit_is_a_limit(tmp_path: Path) -> None:
 
 def test_free_memory_is_plausible() -> None:
     assert 2**20 < free_memory() < 2**50
+
+
+def test_a_containers_limit_counts_but_not_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datamodules.memory.CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("2500000\n")
+    (tmp_path / "memory.stat").write_text("anon 2000000\nfile 400000\nfile_dirty 100\n")
+    assert free_memory() == 900_000
+    (tmp_path / "memory.current").write_text("3500000\n")
+    assert free_memory() == 0
+    (tmp_path / "memory.max").write_text("max\n")
+    assert free_memory() > 2**20

@@ -59,6 +59,14 @@ def test_same_pictures_same_bytes(tmp_path: Path) -> None:
     assert Manifest.load(tmp_path / "one") == Manifest.load(tmp_path / "two")
 
 
+def test_all_is_on_the_disk_before_the_set_gets_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, flushed = tmp_path / "set", {}
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.update({os.fstat(file).st_ino: folder.exists()}))
+    pack_arrays(folder)
+    expected = {path.stat().st_ino: False for path in (folder, *folder.iterdir())}
+    assert flushed == {**expected, tmp_path.stat().st_ino: True}
+
+
 def test_refuses_to_overwrite_unless_told(tmp_path: Path) -> None:
     pack_arrays(tmp_path / "set")
     before = (tmp_path / "set" / "manifest.json").read_bytes()

@@ -1,12 +1,16 @@
 """Pairs of windows: from the right places, shrunk and enlarged as bicubic interpolation does, split by photograph."""
 
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from datamodules import PhotographPairs
+from datamodules.resident import RowsOnly
 
 SIZES = ((70, 52), (48, 61), (33, 40), (75, 34), (47, 47), (64, 36), (40, 40), (36, 50))  # width, height
 
@@ -120,6 +124,27 @@ def test_windows_are_drawn_at_random_and_not_twice(photographs: Path, tmp_path: 
     assert again.checksum_of("train") == data.checksum_of("train")
     larger = packed(tmp_path / "a", photographs, windows_per_photograph=1000)
     assert len(larger.splits["train"]) > len(data.splits["train"])
+
+
+def test_folders_of_the_same_name_are_packed_apart(photographs: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(photographs, tmp_path / photographs.name)
+    (copy / "7.png").unlink()
+    first, second = (packed(tmp_path / "data", source) for source in (photographs, copy))
+    assert first.folder != second.folder
+    assert (len(first.classes), len(second.classes)) == (7, 6)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_resident_pairs_are_those_of_their_rows(photographs: Path, tmp_path: Path, split: str) -> None:
+    data = packed(tmp_path, photographs, val_fraction=0.25, test_fraction=0.25, resident=True)
+    module, stored = SimpleNamespace(dtype=torch.float32), data.splits[split]
+    stage = {"training": split == "train", "validating": split == "val", "sanity_checking": False}
+    data.trainer = SimpleNamespace(lightning_module=module, **stage)
+    rows = [2, 0, 1]
+    keys = [3 * len(stored) + row for row in rows]  # of the fourth epoch
+    pair = data.on_after_batch_transfer(RowsOnly(len(stored)).__getitems__(keys), 0)
+    expected = stored.__getitems__(rows)[0].permute(0, 3, 1, 2) / 255
+    torch.testing.assert_close(torch.cat(pair, dim=1), expected)
 
 
 def test_photographs_without_a_window_are_left_out(photographs: Path, tmp_path: Path) -> None:
