@@ -47,9 +47,16 @@ def test_a_window_has_all_its_steps_whatever_was_packed_before(tmp_path: Path) -
         assert end > 0
 
 
-@pytest.mark.parametrize("name", step.IN_BARE_LOOP)
-def test_the_bare_loop_takes_the_same_steps_as_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "on_cpu"), [*((name, step.DEVICE.type == "cpu") for name in step.IN_BARE_LOOP), ("none", False)]
+)
+def test_the_bare_loop_takes_the_same_steps_as_fit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, on_cpu: bool
+) -> None:
     switches = next(each for each in step.SWITCHES if each.name == name)
+    monkeypatch.setattr(step.RandomPictures, "_on_cpu", on_cpu)  # who augments: loaders, or what follows them
+    monkeypatch.setattr(step.RandomPictures, "_pinned", False)
+    monkeypatch.setenv("PL_GLOBAL_SEED", "42")
     monkeypatch.setattr(step.RandomPictures, "_position", lambda data, batches: (0, 0))  # else the loop has epoch 2
     original = replace(next(case for case in step.CASES if case.name == "MiniVGGNet"), **SMALL)
     data, networks = step.RandomPictures(str(tmp_path), original), []
