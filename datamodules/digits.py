@@ -19,8 +19,12 @@ class Digits(ImageDataModule):
     default_image_size = 32
 
     def read(self, raw: Path) -> dict[str, Samples]:
-        """All scans as one split; grey levels 0..16 become 0..255."""
+        """All scans as one split; grey levels 0..16 become 0..255.
+
+        Float64 holds every interpolated value exactly, so that all processors pack the same bytes.
+        """
         digits = load_digits()
         grey = np.round(digits.images * (255 / 16)).astype(np.uint8)
-        large = np.stack([cv2.resize(image, (32, 32), interpolation=cv2.INTER_CUBIC) for image in grey])
+        exact = [cv2.resize(image.astype(np.float64), (32, 32), interpolation=cv2.INTER_CUBIC) for image in grey]
+        large = np.rint(exact).clip(0, 255).astype(np.uint8)
         return {"train": Samples(np.repeat(large[..., None], 3, axis=3), digits.target.astype(np.int64))}
