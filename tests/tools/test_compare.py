@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +43,8 @@ def test_settings_classes_verdict_and_pictures(call: Callable, tmp_path: Path, s
     assert done.status == 0, done.err
     assert "seed_everything" in done.out
     assert "max_epochs" not in done.out
+    gains = re.findall(r"[+-]\d+\.\d", done.out)
+    assert gains == [*["+33.3"] * 5, *["+16.7"] * 5]  # two of a class's six pictures, or one
     assert "A 50.00 %, B 75.00 % of 60 pictures; only A is right on 0, only B on 15: p = 6.1e-05" in done.out
     assert "15 of 15 pictures that flipped" in done.out
     pixels = np.asarray(Image.open(tmp_path / "flipped.png").convert("L"))
@@ -63,16 +66,20 @@ def test_the_p_value_tends_to_the_chi_squared_one() -> None:
     one = np.repeat([True, True, False, False], [700, 120, 160, 20])
     other = np.repeat([True, False, True, False], [700, 120, 160, 20])
     expected = chi2.sf((160 - 120 - 1) ** 2 / (160 + 120), 1)  # with Edwards' correction
-    p = float(compare.verdict(one, other).split("p = ")[1].split(",")[0])
-    assert p == pytest.approx(expected, rel=0.02)
+    p, words = compare.verdict(one, other).split("p = ")[1].split(", ")
+    assert float(p) == pytest.approx(expected, rel=0.02)
+    assert words == "the difference is more than chance"
     assert compare.verdict(one, one).endswith("p = 1, chance explains the difference")
 
 
 def test_runs_that_cannot_be_compared(call: Callable, tmp_path: Path, shards: Path) -> None:
     one = run(tmp_path / "a", shards, 1, right=30)
     other = run(tmp_path / "b", shards, 1, right=30, split="two")
+    found = Predictions.load(one)
+    replace(found, rows=found.rows + 1).save(tmp_path / "c" / PROBABILITIES)
     for runs, words in (
         ((one, other), "and .*b on 60 others; runs can be compared"),
+        ((one, tmp_path / "c"), "and .*c on 60 others; runs can be compared"),
         ((one, tmp_path), "has no report/prob"),
     ):
         refused = call(compare, *runs)

@@ -325,6 +325,15 @@ def test_a_record_is_made_without_the_pictures(folder: Path, tmp_path: Path, mon
     assert reproduce.record_of(run)["official"] is None
 
 
+def test_a_run_that_was_trained_on_since_its_test_is_not_recorded(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs/quickstart_digits/longer"
+    shutil.copytree(folder / "runs/quickstart_digits/short-seed1", run)
+    (first,) = json.loads((run / "history.json").read_text())
+    (run / "history.json").write_text(json.dumps([first, {**first, "epoch": 2, "val/top1": 1.0}]))
+    with pytest.raises(ValueError, match="longer was trained on since its test"):
+        reproduce.record_of(run)
+
+
 @pytest.mark.parametrize(
     ("flags", "stated"),
     [
@@ -360,6 +369,14 @@ def test_fewer_batches_are_no_whole_run(folder: Path, name: str) -> None:
     assert comparison.is_whole(record, experiment)
     record["config"]["trainer"][name] = 0.1
     assert not comparison.is_whole(record, experiment)
+
+
+@pytest.mark.parametrize(("lost", "few"), [(300, False), (1200, True)])
+def test_a_hundredth_of_the_pictures_may_be_lost(folder: Path, lost: int, few: bool) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    record["config"]["data"]["class_path"] = "datamodules.CIFAR10"
+    record["samples"] = {"train": 45000 - lost, "val": 5000, "test": 10000}
+    assert comparison.has_few_pictures(record) == few
 
 
 def test_ensembles_have_the_figure_of_their_own_members(folder: Path) -> None:

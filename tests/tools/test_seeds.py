@@ -84,6 +84,12 @@ def test_seeds_are_trained_once_and_tested_later(run: Callable, tmp_path: Path) 
     assert figures["metrics"]["test/top1"]["mean"] == pytest.approx(sum(tested) / 2)
     assert "test/top1 %" in printed
 
+    history = json.loads((runs / "x-seed1/history.json").read_text())
+    history.append({**history[-1], "epoch": 3, "val/top1": 1.0})  # as if it was trained on since its test
+    (runs / "x-seed1/history.json").write_text(json.dumps(history))
+    (command,) = run("--seeds", "1", "2", "--name", "x", "--test")[1]
+    assert command[3:7] == ["--name", "x-seed1", "--resume", "auto"]
+
 
 def test_refused(run: Callable, tmp_path: Path) -> None:
     for words, *args in (

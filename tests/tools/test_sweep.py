@@ -21,6 +21,7 @@ import pytest
 import fit_and_test
 import main
 from callbacks.prediction_store import OF_VALIDATION
+from sweeps.pruning import hopeless
 from sweeps.results import Result, best_of, draw, in_order, table_of
 from sweeps.space import Choices, Range, parsed, short_names
 from sweeps.trials import Sweep
@@ -163,6 +164,19 @@ def test_hopeless_trials_are_stopped(call: Call, commands: list[Sequence[str]], 
     assert printed.count("worse than the median") == 2
     call("--grid", f"{DROPOUT}=0.1,0.2,0.3,0.4,0.5,0.6,0.7", "--prune", "--metric", "val/loss", "--name", "b")
     assert "stopped" not in {each["state"] for each in results(tmp_path, "b")}  # each loss is smaller than the others
+
+
+def test_a_trial_is_compared_with_what_others_had_reached_after_as_many_epochs(tmp_path: Path) -> None:
+    def run(name: str, *accuracies: float) -> Path:
+        (tmp_path / name).mkdir(exist_ok=True)
+        history = [{"epoch": epoch, "val/top1": top1} for epoch, top1 in enumerate(accuracies, start=1)]
+        (tmp_path / name / "history.json").write_text(json.dumps(history))
+        return tmp_path / name
+
+    finished = [run(f"finished {number}", 0.5, 0.9) for number in range(5)]
+    for accuracies, expected in (([0.6], False), ([0.4], True), ([0.6, 0.7], True), ([0.6, 0.95], False)):
+        assert hopeless(run("mine", *accuracies), finished, "val/top1", maximize=True) == expected
+    assert not hopeless(run("mine", 0.4), finished[:4], "val/top1", maximize=True)
 
 
 def test_a_killed_training_goes_on_once(call: Call, commands: list[Sequence[str]], tmp_path: Path) -> None:
