@@ -283,6 +283,22 @@ def test_a_key_makes_it_online_unless_told_otherwise(
     wandb.teardown()
 
 
+def test_names_of_the_environment_are_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = {}
+
+    def init(**arguments: object) -> None:
+        asked.update(arguments)
+        raise wandb.Error("no more is needed")
+
+    monkeypatch.setattr(wandb, "init", init)
+    for name in ("PROJECT", "RUN_GROUP", "NAME"):
+        monkeypatch.setenv(f"WANDB_{name}", f"my {name}")
+    wandb.teardown()
+    resume_or_begin(tmp_path, resumed=False)
+    wandb.teardown()
+    assert [asked[name] for name in ("project", "group", "name")] == ["my PROJECT", "my RUN_GROUP", "my NAME"]
+
+
 def test_a_failed_run_is_over_on_the_dashboard_too(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("callbacks.finite_loss.FiniteLoss.on_train_epoch_end", lambda *_: 1 / 0, raising=False)
     with pytest.raises(ZeroDivisionError):
@@ -319,7 +335,7 @@ def test_a_logger_of_ones_own_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_tensorboard() -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    folder = fit("i", "--logger", "tensorboard")
+    folder = fit("i", "--logger", "tensorboard", "--data.views", "flip", then=("--then", "test"))
     main.run_command(["fit", "--run", str(folder), "--trainer.max_epochs", "2"])
     found = accumulators.EventAccumulator(str(folder / "tensorboard"))
     found.Reload()
@@ -327,11 +343,27 @@ def test_tensorboard() -> None:
     for name in ("train/loss", "val/top1"):
         assert [event.value for event in found.Scalars(name)] == pytest.approx([record[name] for record in history])
     assert {"lr", "speed/images_per_second", "speed/data_wait"} <= set(found.Tags()["scalars"])
-    assert set(found.Tags()["images"]) == {"train/augmented", "val/confusion", "val/predictions"}
+    evaluated = {f"{split}/{what}" for split in ("val", "test") for what in ("confusion", "predictions")}
+    assert set(found.Tags()["images"]) == {"train/augmented", *evaluated}
     assert {"config/text_summary", "val/classes/text_summary"} <= set(found.Tags()["tensors"])
     text = found.Tensors("val/classes/text_summary")[0].tensor_proto.string_val[0].decode()
     assert text.splitlines()[:2] == ["| class | precision | recall | F1 | samples |", "| --- | --- | --- | --- | --- |"]
     assert len(text.splitlines()) == 12
+
+
+def test_what_was_logged_after_the_checkpoint_is_replaced(tmp_path: Path) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    for open_logger in (run_loggers.open_csv, run_loggers.open_tensorboard):
+        for last_step, logged_then in ((None, {4: 0.5, 8: 0.25, 12: 0.25}), (4, {8: 0.75})):
+            logger = open_logger(tmp_path, last_step)
+            for step, value in logged_then.items():
+                logger.log_metrics({"val/top1": value}, step)
+            logger.finalize("success")
+    with (tmp_path / "csv/metrics.csv").open() as file:
+        assert [(row["step"], row["val/top1"]) for row in csv.DictReader(file)] == [("4", "0.5"), ("8", "0.75")]
+    found = accumulators.EventAccumulator(str(tmp_path / "tensorboard"))
+    found.Reload()
+    assert [(event.step, event.value) for event in found.Scalars("val/top1")] == [(4, 0.5), (8, 0.75)]
 
 
 def test_mixed_labels_are_told_by_their_shares() -> None:

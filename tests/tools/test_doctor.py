@@ -4,10 +4,14 @@ import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 import main
+from callbacks import WholeCheckpointIO
+from datamodules.sampling import ShuffledKeys
 
 PROJECT = Path(main.__file__).parent
 DIGITS = "experiments/quickstart_digits.yaml"
@@ -88,6 +92,37 @@ def test_what_ails_it(doctor: Callable[..., Visit], shards: Path, flags: list[st
     assert done.status == 1, done.out + done.err
     assert done.out.count("wrong ") == 1
     assert complaint in " ".join(done.out.split())
+
+
+@pytest.mark.parametrize(
+    ("broken", "complaint"),
+    [
+        (lambda keys: [*keys, keys[0]], "is shown 2 times in an epoch"),
+        (lambda keys: keys[: len(keys) // 2], "of 1212 rows are shown in an epoch"),
+    ],
+)
+def test_rows_that_are_repeated_or_missing(
+    doctor: Callable[..., Visit], shards: Path, monkeypatch: pytest.MonkeyPatch, broken: Callable, complaint: str
+) -> None:
+    whole = ShuffledKeys.__iter__
+    monkeypatch.setattr(ShuffledKeys, "__iter__", lambda keys: iter(broken([*whole(keys)])))
+    done = doctor(DIGITS, "--data.root", str(shards))
+    assert done.status == 1, done.out + done.err
+    assert done.out.count("wrong ") == 1
+    assert complaint in done.out
+
+
+def test_a_checkpoint_that_brings_back_other_weights(
+    doctor: Callable[..., Visit], shards: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save(files: WholeCheckpointIO, checkpoint: dict[str, Any], path: str) -> None:
+        torch.save({"state_dict": {name: weights + 1 for name, weights in checkpoint["state_dict"].items()}}, path)
+
+    monkeypatch.setattr(WholeCheckpointIO, "save_checkpoint", save)
+    done = doctor(DIGITS, "--data.root", str(shards))
+    assert done.status == 1, done.out + done.err
+    assert done.out.count("wrong ") == 1
+    assert "is another after a checkpoint was saved and loaded" in done.out
 
 
 def test_missing_pictures(doctor: Callable[..., Visit], tmp_path: Path) -> None:
