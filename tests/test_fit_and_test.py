@@ -5,6 +5,7 @@ import signal
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import CalledProcessError
 from typing import TextIO
 
 import pytest
@@ -71,3 +72,8 @@ def test_a_hopeless_run_is_ended(said: TextIO) -> None:
     with pytest.raises(Hopeless):
         run_main([str(said.fileno())], [said.fileno()], hopeless)
     assert text_of(said) == f"runs ended by {signal.SIGTERM:d}"
+
+
+def test_a_run_that_fails_is_an_error(said: TextIO) -> None:
+    with pytest.raises(CalledProcessError):
+        run_main(["no number"])
