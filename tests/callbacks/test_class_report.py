@@ -13,6 +13,7 @@ from sklearn.metrics import classification_report, confusion_matrix
 from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import ClassReport, TopKAccuracy
+from callbacks.class_report import drawn_confusion, table, write_metrics
 from lightning_modules import Classifier
 
 
@@ -63,6 +64,18 @@ def test_as_scikit_learn(classes: int, tmp_path: Path) -> None:
     assert min(Image.open(tmp_path / "report/confusion_matrix.png").size) > 400
 
 
+def test_true_classes_are_the_lines_of_the_picture() -> None:
+    counts = np.array([[3, 1, 0, 0], [0, 4, 0, 0], [1, 0, 0, 1]])
+    axes = drawn_confusion(counts, ["a", "b", "c"], ["a", "b", "c", "not finite"]).axes[0]
+    np.testing.assert_array_equal(axes.images[0].get_array(), [[0.75, 0.25, 0, 0], [0, 1, 0, 0], [0.5, 0, 0, 0.5]])
+    assert axes.yaxis_inverted()
+    said = {tuple(reversed(text.get_position())): text.get_text() for text in axes.texts}
+    assert said == {(0, 0): "3", (0, 1): "1", (1, 1): "4", (2, 0): "1", (2, 3): "1"}
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b", "c"]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a", "b", "c", "not finite"]
+    assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
+
+
 def test_the_last_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     report(torch.eye(4)[[0, 1, 2, 2]], torch.tensor([0, 1, 2, 3]), tmp_path)
     assert capsys.readouterr().out.splitlines()[-1] == "test top-1 = 0.7500"
@@ -74,6 +87,17 @@ def test_logits_that_are_not_finite_are_no_class(tmp_path: Path) -> None:
     rows, counts = report(logits, torch.arange(3), tmp_path)
     assert counts.tolist() == [[0, 0, 0, 1], [0, 1, 0, 0], [0, 0, 1, 0]]
     assert float(rows["accuracy"][2]) == pytest.approx(2 / 3, abs=1e-6)
+
+
+def test_a_metric_that_is_not_finite_is_null(tmp_path: Path) -> None:
+    write_metrics({"test/top1": 0.5, "test/loss": float("nan")}, 3, tmp_path / "metrics.json")
+    assert json.loads((tmp_path / "metrics.json").read_text()) == {"samples": 3, "test/top1": 0.5, "test/loss": None}
+
+
+def test_the_ten_worst_of_many_classes_are_printed() -> None:
+    rows = [(str(place), 0.5, 0.5, place / 25, 1) for place in reversed(range(25))]
+    printed = table([("without a sample", 0.0, 0.0, 0.0, 0), *rows])
+    assert [str(cell) for cell in printed.columns[0].cells] == [str(place) for place in range(10)]
 
 
 class Fruit(LightningDataModule):

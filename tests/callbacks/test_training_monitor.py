@@ -59,10 +59,27 @@ def test_the_picture_shows_something(tmp_path: Path, records: int) -> None:
     assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 50
 
 
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """Figures in place of their files."""
+    figures: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (figures.append(figure), path.touch()))
+    return figures
+
+
+def test_the_picture_shows_the_history_and_marks_the_best_epoch(tmp_path: Path, drawn: list[Figure]) -> None:
+    draw(HISTORY, tmp_path / "history.png")
+    (figure,) = drawn
+    for axes, metric, scale, best in zip(figure.axes, ("loss", "top1"), (1, 100), ("1.2", "50"), strict=False):
+        lines = {line.get_label(): line.get_xydata().tolist() for line in axes.lines}
+        for stage, label in (("train", "training"), ("val", "validation")):
+            known = [epoch for epoch in HISTORY if epoch[f"{stage}/{metric}"] is not None]
+            assert lines[label] == [[epoch["epoch"], scale * epoch[f"{stage}/{metric}"]] for epoch in known]
+        assert lines[f"epoch 2: {best}"] == [[2, float(best)]]
+
+
 @pytest.mark.parametrize("records", [1, 2, 3])
-def test_epochs_are_whole_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, records: int) -> None:
-    drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: (drawn.append(figure), path.touch()))
+def test_epochs_are_whole_numbers(tmp_path: Path, drawn: list[Figure], records: int) -> None:
     draw(HISTORY[:records], tmp_path / "history.png")
     assert drawn[0].axes[0].get_yscale() == "linear"
     for axes in drawn[0].axes:
@@ -171,6 +188,14 @@ def test_where_the_time_of_an_epoch_goes(monkeypatch: pytest.MonkeyPatch) -> Non
     assert clock.seconds == 5.5
     assert clock.images_per_second == 12 / 3.5
     assert clock.data_wait == 1.5 / 3.5
+
+
+def test_the_speed_is_that_of_all_processes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(StepClock, "images_per_second", 10.0)
+    monkeypatch.setattr(Trainer, "world_size", 3)
+    fit(tmp_path, max_epochs=1)
+    (timing,) = json.loads((tmp_path / "timings.json").read_text())
+    assert timing["images_per_second"] == 30
 
 
 @pytest.mark.parametrize(("model", "seconds", "least", "most"), [(Linear(), 0.2, 0.6, 1), (SlowLinear(), 0, 0, 0.6)])

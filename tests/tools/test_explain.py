@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 from torch import nn
 from torchmetrics.functional.classification import multiclass_calibration_error
@@ -77,6 +78,14 @@ def test_grad_cam_after_pooling_is_the_weighted_sum_of_maps(
     np.testing.assert_allclose(evidence, expected / expected.max(), atol=1e-5)
 
 
+def test_the_overlay_is_brightest_where_the_evidence_is() -> None:
+    evidence = np.zeros((3, 4), np.float32)
+    evidence[0, 3] = 1
+    light = explain.overlaid(np.zeros((12, 16, 3), np.uint8), evidence).sum(axis=2, dtype=int)
+    assert light[0, 15] == light.max() > 300
+    assert max(light[6:].max(), light[:, :10].max()) < 60
+
+
 def test_feature_maps_are_those_of_the_layer_though_the_next_works_in_place(
     predictor: Predictor, image: np.ndarray
 ) -> None:
@@ -100,6 +109,24 @@ def test_calibration_error_is_that_of_torchmetrics(run: Path) -> None:
     there = counts > 0
     assert (accuracy[there] * counts[there]).sum() == tested.right().sum()
     assert np.isnan(sure[~there]).all()
+
+
+def test_bars_of_calibration_are_accuracy_over_confidence(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    explain.draw_reliability(run, 4, tmp_path / "calibration.png")
+    upper, lower = drawn[0].axes
+    tested = Predictions.load(run)
+    confidence, right = tested.probabilities.max(axis=1), tested.right()
+    dots = upper.lines[1].get_xydata()
+    for number, (accuracy, count, dot) in enumerate(zip(upper.patches, lower.patches, dots, strict=True)):
+        within = (number / 4 < confidence) & (confidence <= (number + 1) / 4)
+        assert accuracy.get_x() == count.get_x() == number / 4
+        assert accuracy.get_height() == pytest.approx(right[within].mean())
+        assert count.get_height() == within.sum() > 0
+        assert dot == pytest.approx([confidence[within].mean(), right[within].mean()])
 
 
 def test_sheets_of_mistakes_and_calibration(call: Callable, run: Path, tmp_path: Path) -> None:
