@@ -1,13 +1,15 @@
 """What a run's folder says of the run."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions
-from callbacks.provenance import differences
+from callbacks.provenance import commit, differences
 from run_record import RunRecord, chosen_epoch, is_outdated
 
 
@@ -23,6 +25,28 @@ def test_settings_of_many() -> None:
     ]
     assert list(differences({"a": {"b": 1}}, {"a": {"b": 2}}, {"a": None})) == [("a", {"b": 1}, {"b": 2}, None)]
     assert list(differences({"a": 1})) == []
+
+
+def test_the_commit_and_whether_code_differs_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("GIT_")]:  # of a hook that runs the tests
+        monkeypatch.delenv(name)
+
+    def git(*words: str) -> str:
+        settings = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+        command = ["git", "-C", str(tmp_path), *settings, *words]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+    git("init")
+    assert commit(tmp_path) is None
+    (tmp_path / "docs").mkdir()
+    for file in ("main.py", "docs/results.md"):
+        (tmp_path / file).write_text("1")
+        git("add", ".")
+        git("commit", "-m", file)
+    head = git("rev-parse", "HEAD")
+    for file, expected in (("untracked", head), ("docs/results.md", head), ("main.py", f"{head}+changes")):
+        (tmp_path / file).write_text("2")
+        assert commit(tmp_path) == expected
 
 
 def test_the_epoch_that_is_tested() -> None:

@@ -1,7 +1,8 @@
 """What is frozen, when, under which optimizer, and after an interruption."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -117,6 +118,14 @@ def test_an_interruption_changes_nothing(tmp_path: Path, shards: Path, stop: int
 def test_impossible_settings(make: object, words: str) -> None:
     with pytest.raises(ValueError, match=words):
         make()
+
+
+@pytest.mark.parametrize("unused", [False, True])
+def test_several_processes_must_look_for_unused_parameters(unused: bool) -> None:
+    strategy = SimpleNamespace(model=SimpleNamespace(find_unused_parameters=unused))
+    trainer = SimpleNamespace(world_size=2, strategy=strategy, current_epoch=0)
+    with nullcontext() if unused else pytest.raises(ValueError, match="need --trainer.strategy ddp_find_unused"):
+        Unfreeze(["net.body"]).on_fit_start(trainer, Two())
 
 
 def test_unknown_modules_are_named(tmp_path: Path, shards: Path) -> None:
