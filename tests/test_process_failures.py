@@ -59,16 +59,21 @@ def started(folder: Path, shards: Path, rank: int, how: str, torchrun: bool = Fa
     )
 
 
-def ended(process: subprocess.Popen) -> str:
-    """What was printed, once all processes have ended; they must within a minute of the failure."""
+def printed_by(process: subprocess.Popen) -> str:
+    """What was printed, once all processes have ended; those that do not are killed."""
     try:
-        printed, _ = process.communicate(timeout=300)  # output ends with the last process that holds it
-        failed_at = float(re.search(r"ends at ([\d.]+)", printed)[1])
-        assert time.time() - failed_at < 60
-        return printed
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        return process.communicate(timeout=300)[0]  # output ends with the last process that holds it
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        raise
+
+
+def ended(process: subprocess.Popen) -> str:
+    """The same of processes that must end within a minute of the failure."""
+    printed = printed_by(process)
+    failed_at = float(re.search(r"ends at ([\d.]+)", printed)[1])
+    assert time.time() - failed_at < 60
+    return printed
 
 
 @pytest.mark.slow
@@ -82,7 +87,7 @@ def test_an_error_of_one_process_is_shown_once(tmp_path: Path, shards: Path, tor
 
 @pytest.mark.slow
 def test_an_error_of_all_processes_is_shown_once(tmp_path: Path, shards: Path) -> None:
-    printed, _ = started(tmp_path, shards, 1, "wait", False, "--data.batch_size", "63").communicate(timeout=300)
+    printed = printed_by(started(tmp_path, shards, 1, "wait", False, "--data.batch_size", "63"))
     errors = re.findall("^error: .*", printed, re.MULTILINE)
     assert errors == ["error: batch_size 63 does not divide among 2 processes"]
 
@@ -117,7 +122,7 @@ def test_a_killed_launcher_leaves_no_process_that_hangs(tmp_path: Path, shards: 
             break
     process.kill()
     began = time.monotonic()
-    process.communicate(timeout=300)  # the other held its output
+    printed_by(process)  # the other held its output
     assert time.monotonic() - began < 60
 
 

@@ -294,11 +294,13 @@ def test_a_trial_belongs_to_one_process_until_it_dies(tmp_path: Path, journal: b
     first, second = one.claim(), other.claim()
     assert (first.number, first.values, second.number) == (0, {"a": "1"}, 1)
     child = subprocess.Popen(["sleep", "60"], pass_fds=[first.held])
-    os.close(first.held)  # the tool is killed, and the training that it has started goes on
-    assert other.claim().number == 2
-    assert other.claim() is None
-    child.kill()
-    child.wait()
+    try:
+        os.close(first.held)  # the tool is killed, and the training that it has started goes on
+        assert other.claim().number == 2
+        assert other.claim() is None
+    finally:
+        child.kill()
+        child.wait()
     again = other.claim()
     assert (again.number, again.values) == (0, {"a": "1"})
     other.finish(again, 0.5)
