@@ -6,7 +6,7 @@ import shlex
 import shutil
 import signal
 import sys
-from contextlib import chdir
+from contextlib import chdir, nullcontext
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +20,7 @@ from pytorch_lightning import LightningModule, Trainer
 
 import callbacks as cb
 import main
-from callbacks import run_folder
+from callbacks import last_checkpoint, run_folder
 
 CONFIG = Path(main.__file__).parent / "experiments/quickstart_digits.yaml"
 FIT = ["fit", "--config", str(CONFIG), "--trainer.max_epochs", "2"]
@@ -116,6 +116,29 @@ def test_a_paused_run_ends_where_an_undisturbed_one_does(
     assert same(RUNS / "a", whole)
     assert (RUNS / "a/report/val_probabilities.h5").exists()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("other", "pauses"), [(last_checkpoint.PAUSE, True), (last_checkpoint.SAVE, False)])
+def test_a_process_pauses_where_another_one_was_told_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, other: int, pauses: bool
+) -> None:
+    monkeypatch.setattr(last_checkpoint, "SIGNALS", ())
+    saved = []
+    trainer = SimpleNamespace(
+        **{"current_epoch": 3, "max_epochs": 9, "global_step": 30, "max_steps": -1, "should_stop": False},
+        **{"world_size": 2, "is_global_zero": False, "default_root_dir": tmp_path},
+        fit_loop=SimpleNamespace(epoch_progress=SimpleNamespace(current=None), restarting=False),
+        strategy=SimpleNamespace(
+            root_device=torch.device("cpu"),
+            reduce=lambda mine, reduce_op: getattr(torch.stack([mine, torch.tensor(other)]), reduce_op)(),
+        ),
+        save_checkpoint=lambda path, weights_only: saved.append(path.name),
+    )
+    callback = cb.LastCheckpoint(every_minutes=0)  # so that this process wishes to save
+    callback.on_train_start(trainer, None)
+    with pytest.raises(cb.Paused) if pauses else nullcontext():
+        callback.on_train_epoch_end(trainer, None)
+    assert saved == ["newest.ckpt"]
 
 
 def test_the_second_ctrl_c_stops_at_once(command, signalled) -> None:
@@ -218,6 +241,14 @@ def test_resume_auto_begins_again_where_no_checkpoint_is_whole(command, signalle
     (RUNS / "a/checkpoints/last.ckpt").write_bytes(b"PK")
     assert "passed over" in command(*FIT, "--name", "a", "--resume", "auto")
     assert same(RUNS / "a", whole)
+
+
+def test_resume_auto_takes_the_newest_run_of_the_same_command() -> None:
+    for name, day, command in (("a", 2, "fit"), ("b", 3, "fit"), ("c", 1, "fit"), ("d", 4, "fit --lr 1")):
+        (RUNS / name).mkdir(parents=True)
+        session = {"command": f"main.py {command}", "started": f"2026-01-0{day}T00:00:00+00:00"}
+        (RUNS / name / "sessions.json").write_text(json.dumps([session, {"command": "main.py fit --run x"}]))
+    assert run_folder.begun("quickstart_digits", None, "main.py fit --resume auto") == RUNS / "b"
 
 
 def test_resume_auto_finds_the_run_of_the_same_command(command, signalled) -> None:

@@ -1,6 +1,7 @@
 """The folder of a run: the processes of a run agree on it, and no other run gets into it."""
 
 import multiprocessing
+from functools import reduce
 from pathlib import Path
 
 import pytest
@@ -40,20 +41,43 @@ def test_one_training_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     network = MiniVGGNet(10, 32)
     context = multiprocessing.get_context("spawn")
     held = context.Event()
-    other = context.Process(target=hold, args=(tmp_path, held))
+    other = context.Process(target=hold, args=(tmp_path, held), daemon=True)
     other.start()
-    assert held.wait(60)
-    (tmp_path / "config.yaml").write_text("config: the other's")
-    monkeypatch.setattr(run_folder, "PATIENCE", 0.2)
-    with pytest.raises(FileExistsError, match="another process trains in"):
-        fit()
-    assert (tmp_path / "config.yaml").read_text() == "config: the other's"
-    assert not (tmp_path / "log.txt").exists()
+    try:
+        assert held.wait(60)
+        (tmp_path / "config.yaml").write_text("config: the other's")
+        monkeypatch.setattr(run_folder, "PATIENCE", 0.2)
+        with pytest.raises(FileExistsError, match="another process trains in"):
+            fit()
+        assert (tmp_path / "config.yaml").read_text() == "config: the other's"
+        assert not (tmp_path / "log.txt").exists()
+    finally:
+        other.kill()
     monkeypatch.setattr(run_folder, "PATIENCE", 60.0)
-    other.kill()
     callback, trainer = fit()  # waits until the system has released the lock
     assert (tmp_path / "config.yaml").read_text() == "config: mine"
     callback.on_exception(trainer, network, KeyboardInterrupt())
     callback, trainer = fit()
     callback.teardown(trainer, network, "fit")
     fit()[0].teardown(trainer, network, "fit")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("data.class_path", "trainer.limit_test_batches", "trainer.limit_predict_batches", "trainer.fast_dev_run"),
+        *("data.init_args.views", "data.init_args.image_size", "data.init_args.normalization"),
+        *("data.init_args.encoding", "data.init_args.jpeg_quality", "data.init_args.val_fraction"),
+        *("data.init_args.test_fraction", "data.init_args.split_seed", "data.init_args.folds", "data.init_args.fold"),
+    ],
+)
+def test_a_report_of_other_settings_needs_another_folder(tmp_path: Path, name: str) -> None:
+    def config(value: int) -> str:
+        return reduce(lambda inner, key: f"{{{key}: {inner}}}", reversed(name.split(".")), str(value))
+
+    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False)
+    (tmp_path / "config.yaml").write_text(config(1))
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best.ckpt").touch()
+    with pytest.raises(FileExistsError, match=f"where {name} is 1, not 2; choose a --name for another"):
+        RunFolder(config(2), "main.py test").setup(trainer, MiniVGGNet(10, 32), "test")
