@@ -27,7 +27,7 @@ class Classifier(Network):
         optimizer: maps parameter groups to an optimizer.
         weight_decay: decay of convolution, linear and attention weights, in the optimizer's own convention. Biases,
             normalisation parameters, tokens and position embeddings are never decayed. A Keras ``l2(r)`` is
-            ``weight_decay = 2 * r`` in SGD.
+            ``weight_decay = 2 * r`` in SGD. The default that an optimizer has itself, like AdamW's, does not count.
         label_smoothing: share of the target probability spread over all classes, 0 to 1.
 
     Raises:
@@ -118,8 +118,7 @@ class Classifier(Network):
         own = inspect.signature(type(optimizer)).parameters.get("weight_decay")
         if any(decay for decay, _ in groups) and "weight_decay" not in optimizer.defaults:
             raise ValueError(f"{type(optimizer).__name__} has no weight decay; take --model.weight_decay 0")
-        chosen = "weight_decay" in getattr(self.optimizer, "keywords", {})  # else AdamW's default is nobody's wish
-        if own and optimizer.defaults["weight_decay"] not in (0, self.weight_decay, 0 if chosen else own.default):
+        if own and optimizer.defaults["weight_decay"] not in (0, own.default, self.weight_decay):
             raise ValueError(
                 f"the optimizer's weight_decay {optimizer.defaults['weight_decay']} would count for no weight; take "
                 "--model.weight_decay"

@@ -154,7 +154,8 @@ class FineTuner(Classifier):
                 layers = there.strip(), here.strip()
                 logger.warning("%s was trained with %s where the backbone has %s", self.weights, *layers)
                 break
-        if (here := self.trainer.datamodule.normalization) != normalization:
+        data = self._trainer and self._trainer.datamodule
+        if (here := getattr(data, "normalization", normalization)) != normalization:
             logger.warning(
                 "%s was trained on pictures with normalization %s; here it is %s", self.weights, normalization, here
             )

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -69,10 +70,10 @@ class Network(LightningModule):
                 group.update({name: value for name, value in configured.items() if name != "params"})
 
     def refuse_other_optimizers(self, states: Sequence[dict[str, Any]]) -> None:
-        """Refuse a state that the optimizers of now could not go on from, before it is loaded.
+        """Refuse the state of another optimizer, or one that its settings cannot go on from, before it is loaded.
 
         Raises:
-            ValueError: names what they lack.
+            ValueError: names the settings of the other one, or what the state lacks.
         """
         for state, fresh in zip(states, self.configured_optimizers(), strict=False):
             then, now = state["param_groups"], fresh.param_groups
@@ -80,6 +81,12 @@ class Network(LightningModule):
                 raise ValueError(
                     f"the checkpoint's optimizer has {len(then)} groups of weights and this one {len(now)}: which "
                     "weights have decay or a rate of their own cannot change within a run; begin another"
+                )
+            lost, new = then[0].keys() - now[0].keys() - {"initial_lr"}, now[0].keys() - then[0].keys()
+            if lost and new:  # one of both alone is another version of the same
+                raise ValueError(
+                    f"the checkpoint holds the state of another optimizer than {type(fresh).__name__}, with "
+                    f"{', '.join(sorted(lost))}; go on with that one, or begin another run"
                 )
             index, kept = next(iter(state["state"].items()), (0, {}))
             if kept and (lacking := names_of_state(fresh, index) - kept.keys()):
@@ -106,11 +113,16 @@ def differences(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
 
 
 def names_of_state(optimizer: torch.optim.Optimizer, index: int) -> set[str]:
-    """What an optimizer keeps of its parameter of this number from step to step; it is of no other use afterwards."""
-    group, parameter = [(group, each) for group in optimizer.param_groups for each in group["params"]][index]
-    stand_in = torch.zeros_like(parameter)
-    stand_in.grad = torch.zeros_like(stand_in)
-    optimizer.state = defaultdict(dict, {stand_in: optimizer.state.get(parameter, {})})
-    optimizer.param_groups = [{**group, "params": [stand_in]}]
-    optimizer.step(lambda: 0.0)
-    return set(optimizer.state[stand_in])
+    """What an optimizer keeps of its parameter of this number from step to step; it is of no other use afterwards.
+
+    Nothing of one that cannot step here: weights are on the CPU before a checkpoint is loaded, and some need a GPU.
+    """
+    with suppress(Exception):
+        group, parameter = [(group, each) for group in optimizer.param_groups for each in group["params"]][index]
+        stand_in = torch.zeros_like(parameter)
+        stand_in.grad = torch.zeros_like(stand_in)
+        optimizer.state = defaultdict(dict, {stand_in: optimizer.state.get(parameter, {})})
+        optimizer.param_groups = [{**group, "params": [stand_in]}]
+        optimizer.step(lambda: 0.0)
+        return set(optimizer.state[stand_in])
+    return set()

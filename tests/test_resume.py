@@ -243,7 +243,7 @@ def test_the_state_of_another_optimizer_is_refused(tmp_path: Path, shards: Path)
     checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     data = Digits(root=str(shards), batch_size=128)
     for build, words in (
-        (torch.optim.Adam, "kept momentum_buffer, but Adam with its settings of now goes on from exp_avg, exp_avg_sq"),
+        (torch.optim.Adam, "another optimizer than Adam, with dampening, momentum, nesterov"),
         (lambda groups: torch.optim.SGD([{"params": g} for g in groups], lr=0.1), "1 groups of weights and this one 4"),
     ):
         network = Small(data.default_image_size)

@@ -7,7 +7,7 @@ python tools/shards.py export FOLDER OUT             pictures as files again, in
 python tools/shards.py preview FOLDER OUT.png        samples of each class
 python tools/shards.py preview EXPERIMENT.yaml OUT.png    one sample, as its augmentation shows it
 
-FOLDER is that of a packed set, like data/digits-e3ab4d0200dc. After EXPERIMENT.yaml come flags of main.py, like
+FOLDER is that of a packed set, like data/digits-b66946b71665. After EXPERIMENT.yaml come flags of main.py, like
 --data.source FOLDER or --data.encoding jpeg.
 """
 

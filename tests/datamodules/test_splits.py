@@ -84,7 +84,7 @@ def test_folds_are_those_of_the_seed() -> None:
 
 def test_the_recipe_names_folds_only_where_there_are_any() -> None:
     assert "folds" not in Digits().recipe
-    assert Digits().folder.name == "digits-e3ab4d0200dc"  # as in docs/data_format.md
+    assert Digits().folder.name == "digits-b66946b71665"  # as in docs/data_format.md
     folders = {Digits(folds=5, fold=fold).folder for fold in range(1, 6)} | {Digits(folds=6, fold=1).folder}
     assert len(folders) == 6
 

@@ -181,10 +181,8 @@ def test_a_weight_decay_that_would_not_count_is_refused(optimizer):
     Tiny(optimizer=partial(optimizer, lr=0.1), weight_decay=0.3).configure_optimizers()
     with pytest.raises(ValueError, match="weight_decay 0.3 would count for no weight; take --model.weight_decay"):
         Tiny(optimizer=partial(optimizer, lr=0.1, weight_decay=0.3)).configure_optimizers()
-    with pytest.raises(
-        ValueError, match="weight_decay 0.01 would count for no weight"
-    ):  # AdamW's default, but asked for
-        Tiny(optimizer=partial(optimizer, lr=0.1, weight_decay=0.01)).configure_optimizers()
+    defaults = Tiny(optimizer=partial(torch.optim.AdamW, lr=0.1, weight_decay=0.01)).configure_optimizers()
+    assert {group["weight_decay"] for group in defaults.param_groups} == {0.0}
     with pytest.raises(ValueError, match="Rprop has no weight decay; take --model.weight_decay 0"):
         Tiny(optimizer=torch.optim.Rprop, weight_decay=0.3).configure_optimizers()
     Tiny(optimizer=torch.optim.Rprop).configure_optimizers()
@@ -346,14 +344,33 @@ def test_an_optimizer_goes_on_from_its_own_state(name: str) -> None:
         (torch.optim.Adam, partial(torch.optim.Adam, amsgrad=True), "max_exp_avg_sq"),
         (torch.optim.RMSprop, partial(torch.optim.RMSprop, momentum=0.9), "momentum_buffer"),
         (torch.optim.RMSprop, partial(torch.optim.RMSprop, centered=True), "grad_avg"),
-        (torch.optim.Adam, partial(torch.optim.SGD, momentum=0.9), "momentum_buffer"),
-        (partial(torch.optim.SGD, momentum=0.9), torch.optim.Adagrad, "step, sum"),
     ],
 )
 def test_a_state_that_lacks_something_is_refused(then, now, lacking: str) -> None:
     state = state_after_a_step(Tiny(optimizer=then).configure_optimizers())
     with pytest.raises(ValueError, match=f"goes on from {lacking} too; go on with the same optimizer"):
         Tiny(optimizer=now).refuse_other_optimizers([state])
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "lost"),
+    [
+        (torch.optim.Adam, torch.optim.SGD, "amsgrad, betas"),
+        (torch.optim.SGD, torch.optim.Adagrad, "dampening, momentum"),
+        (torch.optim.Adadelta, torch.optim.RMSprop, "rho"),
+    ],
+)
+def test_the_state_of_another_optimizer_is_refused(then, now, lost: str) -> None:
+    state = state_after_a_step(Tiny(optimizer=then).configure_optimizers())
+    with pytest.raises(ValueError, match=f"another optimizer than {now.__name__}, with {lost}"):
+        Tiny(optimizer=now).refuse_other_optimizers([state])
+
+
+def test_an_optimizer_that_cannot_step_here_goes_on() -> None:
+    model = Tiny(optimizer=torch.optim.Adam)
+    state = state_after_a_step(model.configure_optimizers())
+    Tiny(optimizer=partial(torch.optim.Adam, capturable=True)).refuse_other_optimizers([state])  # which needs a GPU
+    model.refuse_other_optimizers([{**state, "state": {10**6: state["state"][0]}}])  # torch refuses it later
 
 
 def test_momentum_may_begin_within_a_run() -> None:

@@ -220,6 +220,14 @@ def test_what_weights_do_not_hold_is_compared(
     assert all(words in line and str(backbone) in line for words, line in zip(warned, said, strict=True))
 
 
+def test_weights_are_loaded_without_a_trainer_too(backbone: Path) -> None:
+    inner = FineTuner(10, 16, MiniVGGNet(10, 16), weights=str(backbone))
+    outer = FineTuner(5, 16, inner)
+    outer.load_pretrained()
+    trained, _ = saved_network(backbone)
+    assert torch.equal(outer.net.body[0][0].weight, trained.net[0][0].weight)
+
+
 def test_an_ensemble_has_no_body(tmp_path: Path, backbone: Path) -> None:
     with pytest.raises(ValueError, match="EnsembleClassifier is not one network, so that it has no head to replace"):
         FineTuner(10, 16, EnsembleClassifier(10, 16, [str(backbone)]))
