@@ -196,7 +196,7 @@ def main(args: Sequence[str] | None = None) -> None:
                 if check is data_are_there:
                     break
     if not crops.compiled:
-        hint = "hint   numba is not installed; with it, small pictures are loaded several times faster"
+        hint = "hint   numba is not installed; with it, small pictures are loaded two to four times as fast"
         console.print(Text(hint, "dim"), soft_wrap=True)
     sys.exit(int(ill))
 
