@@ -77,7 +77,11 @@ def test_the_same_metrics_from_one_to_four_processes(tmp_path: Path) -> None:
 
 
 def test_two_processes_freeze_and_unfreeze(tmp_path: Path) -> None:
-    torch.save({"state_dict": MiniVGGNet(10, 32).state_dict()}, tmp_path / "backbone.ckpt")
+    config = "model: {class_path: lightning_modules.MiniVGGNet, init_args: {}}"
+    preprocessing = {"classes": list("0123456789"), "input_size": 32, "normalization": "unit"}
+    weights = MiniVGGNet(10, 32).state_dict()
+    checkpoint = {"state_dict": weights, "config": config, "preprocessing": preprocessing}
+    torch.save(checkpoint, tmp_path / "backbone.ckpt")
     (tmp_path / "tuned.yaml").write_text(FINE_TUNED)
     ddp = "ddp_find_unused_parameters_true"
     command(tmp_path, 2, "fit", "--config", "tuned.yaml", "--name", "a", "--then", "test", ddp=ddp)
