@@ -9,7 +9,7 @@ from pytorch_lightning.cli import LightningArgumentParser
 from torch import Tensor, nn
 
 import lightning_modules
-from lightning_modules import DCGAN, SRCNN, Classifier, MiniVGGNet
+from lightning_modules import Classifier, MiniVGGNet
 
 RESNET = {"stages": [1, 2], "filters": [8, 16, 32]}
 ARCHITECTURES = [
@@ -295,90 +295,3 @@ def test_fewer_than_two_classes_are_refused(classes: int) -> None:
         ValueError, match=f"tells at least two classes apart, not {classes}; .* subfolder for each class"
     ):
         MiniVGGNet(classes, 8)
-
-
-@pytest.mark.parametrize("network", [partial(MiniVGGNet, 4, 8), partial(DCGAN, 4, 8), partial(SRCNN, 3)])
-def test_no_optimizer_is_refused(network) -> None:
-    with pytest.raises(ValueError, match="optimizer is None; name one, like torch.optim.SGD"):
-        network(optimizer=None)
-
-
-def state_after_a_step(optimizer: torch.optim.Optimizer) -> dict:
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = torch.ones_like(parameter)
-    optimizer.step()
-    return optimizer.state_dict()
-
-
-SAME = [
-    "SGD",
-    "Adam",
-    "AdamW",
-    "NAdam",
-    "RAdam",
-    "Adamax",
-    "Adadelta",
-    "Adagrad",
-    "RMSprop",
-    "Rprop",
-    "ASGD",
-    "Adafactor",
-]
-
-
-@pytest.mark.parametrize("name", SAME)
-def test_an_optimizer_goes_on_from_its_own_state(name: str) -> None:
-    model = Tiny(optimizer=getattr(torch.optim, name))
-    state = state_after_a_step(model.configure_optimizers())
-    weights = [parameter.clone() for parameter in model.parameters()]
-    model.refuse_other_optimizers([state])
-    assert all(map(torch.equal, weights, model.parameters()))
-
-
-@pytest.mark.parametrize(
-    ("then", "now", "lacking"),
-    [
-        (torch.optim.Adam, torch.optim.Adamax, "exp_inf"),
-        (torch.optim.RAdam, torch.optim.NAdam, "mu_product"),
-        (torch.optim.Adam, partial(torch.optim.Adam, amsgrad=True), "max_exp_avg_sq"),
-        (torch.optim.RMSprop, partial(torch.optim.RMSprop, momentum=0.9), "momentum_buffer"),
-        (torch.optim.RMSprop, partial(torch.optim.RMSprop, centered=True), "grad_avg"),
-    ],
-)
-def test_a_state_that_lacks_something_is_refused(then, now, lacking: str) -> None:
-    state = state_after_a_step(Tiny(optimizer=then).configure_optimizers())
-    with pytest.raises(ValueError, match=f"goes on from {lacking} too; go on with the same optimizer"):
-        Tiny(optimizer=now).refuse_other_optimizers([state])
-
-
-@pytest.mark.parametrize(
-    ("then", "now", "lost"),
-    [
-        (torch.optim.Adam, torch.optim.SGD, "amsgrad, betas"),
-        (torch.optim.SGD, torch.optim.Adagrad, "dampening, momentum"),
-        (torch.optim.Adadelta, torch.optim.RMSprop, "rho"),
-    ],
-)
-def test_the_state_of_another_optimizer_is_refused(then, now, lost: str) -> None:
-    state = state_after_a_step(Tiny(optimizer=then).configure_optimizers())
-    with pytest.raises(ValueError, match=f"another optimizer than {now.__name__}, with {lost}"):
-        Tiny(optimizer=now).refuse_other_optimizers([state])
-
-
-def test_an_optimizer_that_cannot_step_here_goes_on() -> None:
-    model = Tiny(optimizer=torch.optim.Adam)
-    state = state_after_a_step(model.configure_optimizers())
-    Tiny(optimizer=partial(torch.optim.Adam, capturable=True)).refuse_other_optimizers([state])  # which needs a GPU
-    model.refuse_other_optimizers([{**state, "state": {10**6: state["state"][0]}}])  # torch refuses it later
-
-
-def test_momentum_may_begin_within_a_run() -> None:
-    state = state_after_a_step(Tiny(optimizer=torch.optim.SGD).configure_optimizers())
-    model = Tiny(optimizer=partial(torch.optim.SGD, momentum=0.9))
-    model.refuse_other_optimizers([state])
-    optimizer = model.configure_optimizers()
-    optimizer.load_state_dict(state)
-    for group in optimizer.param_groups:
-        group["momentum"] = 0.9  # as on_train_start does
-    assert state_after_a_step(optimizer)["state"][0].keys() == {"momentum_buffer"}
