@@ -4,19 +4,20 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, zip_longest
+from pathlib import Path
 from pkgutil import resolve_name
-from typing import Any
+from typing import Any, NamedTuple
 
 from datamodules import ImageDataModule
 
 PUBLISHED = re.compile(r"Published(?: with (--[^:]+))?: (.*?)\.?$", re.MULTILINE)
 FIGURE = re.compile(r"([\d.]+) % (test|validation) accuracy")
 SAME_EXPERIMENT = re.compile(  # flags beside which a published figure still says what to expect
-    r"--(data\.(validate_on_test|resident)|trainer\.(accelerator|devices|num_nodes|strategy|precision))\b"
-    r"|--trainer\.callbacks\+[= ]callbacks\.(ChannelsLast|Compile)$"
+    r"(data\.(validate_on_test|resident)|trainer\.(accelerator|devices|num_nodes|strategy|precision))\b"
+    r"|trainer\.callbacks\+ callbacks\.(ChannelsLast|Compile)$"
 )
 FEWER_BATCHES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches")
-TOLD_ELSEWHERE = ("config", "then", "seed_everything", "trainer.max_epochs", "trainer.limit_train_batches")
+TOLD_ELSEWHERE = ("then", "seed_everything", "trainer.max_epochs", "trainer.limit_train_batches")
 
 Record = dict[str, Any]
 
@@ -26,16 +27,26 @@ def without_seed(record: Record) -> str:
     return re.sub(r" --seed_everything[ =]\d+", "", record["command"])
 
 
-def flags_of(command: str) -> Iterator[tuple[str, str]]:
-    """The name of each flag, with a ``+`` where it appends to a list, and the flag with its value as it was typed."""
-    words = shlex.split(command)
+class Flag(NamedTuple):
+    """A flag: its name, with a ``+`` where it appends to a list, its value, and both as they were typed."""
+
+    name: str
+    value: str
+    typed: str
+
+
+def flags_of(command: str) -> Iterator[Flag]:
+    """The flags of a command, under one name each: LightningCLI knows ``--model.depth`` with ``init_args`` as well."""
+    words = ["--config" if word == "-c" else word for word in shlex.split(command)]
     for word, following in pairwise([*words, "--"]):
         if word.startswith("--"):
-            name, equals, _ = word.removeprefix("--").partition("=")
-            yield name, shlex.join([word] if equals or following.startswith("--") else [word, following])
+            name, equals, value = word.removeprefix("--").partition("=")
+            alone = bool(equals) or following.startswith("--")
+            typed = shlex.join([word] if alone else [word, following])
+            yield Flag(name.replace(".init_args", ""), value if alone else following, typed)
 
 
-def trained(record: Record, planned: int) -> str:
+def trained(record: Record, planned: int | None) -> str:
     """The epochs of a run, in bold where they, or their batches, are fewer than the experiment says."""
     if not is_shortened(record, planned):
         return str(record["epochs"])
@@ -43,14 +54,21 @@ def trained(record: Record, planned: int) -> str:
     return f"**shortened: {record['epochs']} of {planned}{f', of {share} batches' * bool(share)}**"
 
 
-def is_shortened(record: Record, planned: int) -> bool:
-    """Whether there were fewer epochs, or fewer batches in them."""
-    return record["epochs"] < planned or any(record["config"]["trainer"].get(name) for name in FEWER_BATCHES)
+def is_shortened(record: Record, planned: int | None) -> bool:
+    """Whether there were fewer epochs, where a number is planned, or fewer batches in them."""
+    limits = (record["config"]["trainer"].get(name) or 1.0 for name in FEWER_BATCHES)
+    return record["epochs"] < (planned or 0) or any(limit != 1 or isinstance(limit, int) for limit in limits)
+
+
+def epochs_of(experiment: dict[str, Any]) -> int | None:
+    """How many an experiment's file plans; None where steps or hours end the training."""
+    return experiment["trainer"].get("max_epochs")
 
 
 def figures_of(experiment: str) -> dict[str, str]:
     """The published figures that an experiment's file quotes, by the flags that they are of; its own is of none."""
-    return {flags or "": figure for flags, figure in PUBLISHED.findall(experiment.replace("\n# ", "\n"))}
+    quoted = PUBLISHED.findall(experiment.replace("\n# ", "\n"))
+    return {"": "none"} | {flags or "": figure for flags, figure in quoted}
 
 
 def flags_with_figure(figures: dict[str, str], command: str) -> str:
@@ -61,12 +79,12 @@ def flags_with_figure(figures: dict[str, str], command: str) -> str:
 
 def values_of(command: str) -> set[tuple[str, str]]:
     """The names and values of the flags in a command, however they were typed."""
-    return {(name, typed.removeprefix(f"--{name}")[1:]) for name, typed in flags_of(command)}
+    return {(flag.name, flag.value) for flag in flags_of(command)}
 
 
 def is_whole(record: Record, experiment: dict[str, Any]) -> bool:
     """Whether a run had all that the experiment's file says."""
-    return not is_shortened(record, experiment["trainer"]["max_epochs"]) and not has_few_pictures(record)
+    return not is_shortened(record, epochs_of(experiment)) and not has_few_pictures(record)
 
 
 def has_few_pictures(record: Record) -> bool:
@@ -84,25 +102,37 @@ def pictures_of(record: Record) -> int:
 
 def changed(record: Record) -> str:
     """The settings that a command gives besides how much is trained."""
-    flags = told_flags(record)
-    return f" with `{' '.join(flags)}`" if flags else ""
+    flags = " ".join(flag.typed for flag in told_flags(record))
+    return f" with `{flags}`" if flags else ""
 
 
-def told_flags(record: Record) -> list[str]:
-    """The flags of a run that no other column tells, as they were typed."""
-    return [typed for name, typed in flags_of(record["command"]) if name not in TOLD_ELSEWHERE]
+def told_flags(record: Record) -> list[Flag]:
+    """The flags of a run that no other column tells."""
+    own = ("config", record["experiment"])
+    given = [flag for flag in flags_of(record["command"]) if flag.name not in TOLD_ELSEWHERE]
+    return [flag for flag in given if (flag.name, Path(flag.value).stem) != own]
+
+
+def other_flags(record: Record, flags: str) -> list[Flag]:
+    """Those that make another experiment of it than a published figure is of.
+
+    Args:
+        flags: that the figure is of.
+    """
+    told = [flag for flag in told_flags(record) if (flag.name, flag.value) not in values_of(flags)]
+    return [flag for flag in told if not SAME_EXPERIMENT.match(f"{flag.name} {flag.value}")]
 
 
 def recipe_of(experiment: dict[str, Any], record: Record) -> tuple[str, str, str, str, int]:
     """What the runs of a row share."""
-    length = trained(record, experiment["trainer"]["max_epochs"])
-    return without_seed(record), changed_since(record, experiment), other_files(record), length, pictures_of(record)
+    length = trained(record, epochs_of(experiment))
+    return changed(record), changed_since(record, experiment), other_files(record), length, pictures_of(record)
 
 
 def changed_since(record: Record, experiment: dict[str, Any]) -> str:
     """The settings of an experiment's file, as it is, that a run had not, for all that its command says."""
     file = {section: experiment[section] for section in ("model", "data", "trainer") if section in experiment}
-    given = [*(name for name, _ in flags_of(record["command"])), "trainer.max_epochs"]
+    given = [*(flag.name for flag in flags_of(record["command"])), "trainer.max_epochs"]
     if "lr" in given:
         given.append("model.optimizer.lr")
     longer = [name.removesuffix("+") for name in given if name.endswith("+")]
@@ -128,10 +158,13 @@ def unlike(asked: Any, had: Any, longer: Sequence[str] = (), name: str = "") -> 
         yield name
 
 
-def few_classes(record: Record) -> str:
-    """How many classes there were, if not all."""
+def few_pictures(record: Record) -> str:
+    """How many pictures and classes there were, where these are not all pictures."""
+    if not has_few_pictures(record):
+        return ""
     classes, official = record.get("classes"), data_set(record).official_classes  # early runs do not say
-    return f", {classes} of {official} classes" if classes and official and classes < official else ""
+    fewer = f", {classes} of {official} classes" if classes and official and classes < official else ""
+    return f", **{pictures_of(record)} of {data_set(record).official_samples}{fewer}**"
 
 
 def other_files(record: Record) -> str:

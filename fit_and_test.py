@@ -26,6 +26,7 @@ NO_MATTER = (  # facts of a machine, not of the figures
     *("data.init_args.root", "data.init_args.num_workers", "data.init_args.resident"),
 )
 HOW_LONG = ("trainer.max_epochs", "trainer.max_steps", "trainer.max_time")  # may differ until a run is finished
+OF_THE_TOOL = ("-c", "--config", "--name", "--then", "--resume", "--run", "--continue", "--ckpt_path")
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
 Then = Literal["test", "validate"]
@@ -67,13 +68,26 @@ def runs_of_seeds(
         name: of the runs; the seed is appended.
 
     Raises:
-        ValueError: a seed is there twice, and would count twice.
+        ValueError: a seed is there twice, and would count twice, or among the flags, too.
         ValueError, argparse.ArgumentError, subprocess.CalledProcessError: see ``finished_run``.
     """
     if len(set(seeds)) < len(seeds):
         raise ValueError("--seeds: each seed once; a run that is there twice would count twice")
+    refuse(flags, "--seed_everything")
     prefix = f"{name}-" if name else ""
     return [finished_run(config, f"{prefix}seed{s}", ["--seed_everything", str(s), *flags], then) for s in seeds]
+
+
+def refuse(flags: Sequence[str], *names: str) -> None:
+    """Refuse among the flags for a run those that a tool gives itself: the last of two would count.
+
+    Raises:
+        ValueError: says which.
+    """
+    for flag in flags:
+        name = flag.partition("=")[0].replace(".init_args", "")
+        if name in names:
+            raise ValueError(f"leave out {name}: this tool gives it to each run itself")
 
 
 class Hopeless(Exception):
@@ -102,11 +116,13 @@ def finished_run(
 
     Raises:
         subprocess.CalledProcessError: the run failed.
-        ValueError: the experiment trains no classifier, the run was begun with other settings, or its name is none.
+        ValueError: the experiment trains no classifier, the run was begun with other settings, its name is none, or the
+            flags say what is said here.
         argparse.ArgumentError: there is no such flag.
         Hopeless: it was stopped.
     """
     require_plain(name)
+    refuse(flags, *OF_THE_TOOL)
     settings = cli.settings(config, own_flags(flags)[1])
     if not is_classifier(settings):
         raise ValueError(f"{config} trains no classifier, and nothing else has an accuracy to compare")

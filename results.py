@@ -6,28 +6,26 @@ from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-import yaml
+from jsonargparse import get_loader
 
 from callbacks.provenance import abbreviated
 from comparison import (
     FIGURE,
-    SAME_EXPERIMENT,
     Record,
     changed,
     changed_since,
-    data_set,
-    few_classes,
+    epochs_of,
+    few_pictures,
     figures_of,
     flags_with_figure,
-    has_few_pictures,
     is_whole,
     other_files,
+    other_flags,
     pictures_of,
     recipe_of,
-    told_flags,
     trained,
-    values_of,
 )
 from fit_and_test import is_classifier
 
@@ -48,6 +46,7 @@ something, and the difference includes what that costs."""
 SCALED_DOWN = """\
 Fewer epochs, pictures or classes than the experiment has, which is in bold: such a run shows that the experiment
 trains, and its accuracy is not to be compared with the published one."""
+read = get_loader("yaml")  # as main.py reads it: 1e-3 is a number
 HEADS = ["experiment", "published", "ours", "difference", "top-5", "epochs", "pictures", "images/s", "time", "seeds"]
 
 
@@ -56,16 +55,19 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
     whole, scaled_down, missing, curves = [], [], [], []
     for experiment in experiments:
         text = experiment.read_text(encoding="utf-8")
-        settings = yaml.safe_load(text)
+        settings = read(text)
         if not is_classifier(settings) or "EnsembleClassifier" in text:  # see below
             continue
         recipe = partial(recipe_of, settings)
         mine = sorted((r for r in records if r["experiment"] == experiment.stem), key=recipe)
         figures = figures_of(text)
-        for (command, *_), runs in groupby(mine, recipe):
-            group, flags = list(runs), flags_with_figure(figures, command)
+        for _, runs in groupby(mine, recipe):
+            group = list(runs)
+            flags = flags_with_figure(figures, group[0]["command"])
             rows = whole if is_whole(group[0], settings) else scaled_down
-            rows.append(row(group, figures[flags], settings, flags))
+            same_seed = len({record["seed"] for record in group}) < len(group)
+            for each in [[record] for record in group] if same_seed else [group]:
+                rows.append(row(each, figures[flags], settings, flags))
             for record in group:
                 curves += ["", *curve(record)]
         had = {flags_with_figure(figures, record["command"]) for record in mine}
@@ -102,18 +104,18 @@ def ensembles(records: list[Record], experiments: Path) -> list[str]:
     ]
     for record in records:
         accuracies = list(record["members"].values())
-        experiment = yaml.safe_load((experiments / f"{record['experiment']}.yaml").read_text(encoding="utf-8"))
+        experiment = read((experiments / f"{record['experiment']}.yaml").read_text(encoding="utf-8"))
         files = (file.read_text(encoding="utf-8") for file in sorted(experiments.glob("ensemble_*.yaml")))
         quoted = next((figures_of(text)[""] for text in files if f"runs/{record['experiment']}/" in text), "")
         cells = [
-            f"{len(accuracies)} of {record['experiment']}{other_files(record)}",
+            f"{len(accuracies)} of {record['experiment']}{few_pictures(record)}{other_files(record)}",
             quoted,
             f"{100 * record['mean']:.2f} % ± {100 * statistics.stdev(accuracies):.2f}" if len(accuracies) > 1 else "",
             f"{100 * max(accuracies):.2f} %",
             f"**{100 * record['ensemble']:.2f} %**",
             f"{100 * (record['ensemble'] - max(accuracies)):+.2f}",
-            trained(record, experiment["trainer"]["max_epochs"]),
-            f"[{record['name']}](records/ensembles/{identity(record)}.json)"
+            trained(record, epochs_of(experiment)),
+            f"[{record['name']}](records/ensembles/{quote(identity(record))}.json)"
             + changed(record)
             + changed_since(record, experiment),
         ]
@@ -172,14 +174,13 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str 
         flags: that it is of.
     """
     record, samples = runs[0], runs[0]["metrics"]["samples"]
-    planned, official = experiment["trainer"]["max_epochs"], data_set(record).official_samples
-    epochs, pictures, few = trained(record, planned), pictures_of(record), has_few_pictures(record)
-    since = changed_since(record, experiment)
-    others = [typed for typed in told_flags(record) if not SAME_EXPERIMENT.match(typed)]
-    others = [typed for typed in others if not values_of(typed) <= values_of(flags)]
-    comparable = epochs == str(planned) and not few and not since and not others
+    planned, pictures = epochs_of(experiment), pictures_of(record)
+    epochs, few, since = trained(record, planned), few_pictures(record), changed_since(record, experiment)
+    comparable = epochs == str(planned) and not few and not since and not other_flags(record, flags)
     figure = FIGURE.search(quoted)
     on_validation = bool(figure) and figure[2] == "validation"
+    if on_validation and any(run["validation"]["val/top1"] is None for run in runs):
+        on_validation = comparable = False  # there was none
     values = [run["validation"]["val/top1"] if on_validation else run["metrics"]["test/top1"] for run in runs]
     mean = statistics.mean(values)
     if len(values) > 1:
@@ -196,11 +197,11 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str 
         if "test/top5" in record["metrics"]
         else "",
         epochs,
-        (f"**{pictures} of {official}{few_classes(record)}**" if few else f"{pictures}") + other_files(record),
+        (few.removeprefix(", ") or f"{pictures}") + other_files(record),
         f"{statistics.median(speeds):.0f}" if speeds else "",
         f"{statistics.mean(run['seconds'] for run in runs) / 60:.0f} min",
         f"{len(runs)}: "
-        + ", ".join(f"[{run['name']}](records/{identity(run)}.json)" for run in runs)
+        + ", ".join(f"[{run['name']}](records/{quote(identity(run))}.json)" for run in runs)
         + changed(record)
         + since,
     ]
@@ -219,7 +220,7 @@ def curve(record: Record) -> list[str]:
         f"{record['precision']}; torch {versions['torch']}, pytorch-lightning {versions['pytorch-lightning']}; "
         f"commit {commit}.",
         "",
-        f"![Loss and accuracy over the epochs](records/{identity(record)}.png)",
+        f"![Loss and accuracy over the epochs](records/{quote(identity(record))}.png)",
     ]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from callbacks import run_folder
-from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions
+from callbacks.prediction_store import PROBABILITIES, Predictions
 from callbacks.provenance import SESSIONS
 from callbacks.run_folder import METRICS
 from callbacks.training_monitor import HISTORY, SCORES, Record, Score, best_epoch, score_of
@@ -50,6 +50,11 @@ class RunRecord:
                 record.missing.append(f"{error}.")
         except ValueError as error:
             record.missing.append(f"{error}.")
+        if record.outdated and record.predictions:
+            record.missing.append(
+                f"The test is of the checkpoint of epoch {record.predictions.epoch}, and the run was trained on since, "
+                f"or another checkpoint is the best; main.py test --run {run} tests that one."
+            )
         planned = (config.get("trainer") or {}).get("max_epochs") or 0
         if 0 < record.epochs < planned:
             record.missing.append(f"Only {record.epochs} of {planned} epochs are trained.")
@@ -81,6 +86,14 @@ class RunRecord:
         return int(self.history[-1]["epoch"] or 0) if self.history else 0
 
     @property
+    def outdated(self) -> bool:
+        """Whether the test was of another checkpoint than a test would take now."""
+        tested = self.predictions.epoch if self.predictions else None
+        if tested is None or not self.history:
+            return False
+        return tested != chosen_epoch(self.history, self.validates_on_test)["epoch"]
+
+    @property
     def seconds(self) -> float:
         """Training time over all sessions."""
         return sum(session.get("seconds", 0) for session in self.sessions)
@@ -101,21 +114,19 @@ class RunRecord:
 
 
 def is_outdated(run: Path, name: str = PROBABILITIES) -> bool:
-    """Whether a run was trained on since its last test, or its last validation: that was of other weights then.
+    """Whether a run's last test, or its last validation, was of other weights than it would be of now.
 
     Args:
         name: which of both, ``PROBABILITIES`` or ``OF_VALIDATION``.
     """
     record = RunRecord.load(run)
+    if name == PROBABILITIES:
+        return record.outdated
     try:
         epoch = Predictions.load(run, name).epoch
     except (FileNotFoundError, ValueError):
         return False
-    if epoch is None or not record.history:
-        return False
-    if name == OF_VALIDATION:
-        return epoch < record.epochs
-    return epoch < chosen_epoch(record.history, record.validates_on_test)["epoch"]
+    return epoch is not None and bool(record.history) and epoch != record.epochs
 
 
 def chosen_epoch(history: Sequence[Record], validates_on_test: bool) -> Record:

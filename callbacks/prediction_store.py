@@ -93,8 +93,9 @@ class PredictionStore(Callback):
         self._validates = stage == "validate"
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Learn which epoch ended with this checkpoint."""
-        self._epoch = checkpoint["epoch"] + 1
+        """Learn how many epochs the checkpoint was trained for; at the end of a training, ``epoch`` is one more."""
+        loops = checkpoint.get("loops")  # not of weights alone
+        self._epoch = loops["fit_loop"]["epoch_progress"]["current"]["processed"] if loops else None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin from nothing, and learn which rows each batch holds."""

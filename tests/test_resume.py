@@ -15,6 +15,7 @@ from torch import nn
 from callbacks import LastCheckpoint, SnapshotEnsemble, WholeCheckpointIO, with_those_of_every_run
 from callbacks.checkpoint_io import newest_whole
 from callbacks.last_checkpoint import Paused
+from callbacks.prediction_store import PredictionStore
 from datamodules import BatchAugment, Digits
 from lightning_modules import Classifier
 
@@ -201,6 +202,9 @@ def test_without_a_validation_the_last_network_is_tested(
     trainer = fit(tmp_path, shards, limits=limits)
     best = torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)
     assert best["global_step"] == trainer.global_step > 0
+    store = PredictionStore()
+    store.on_load_checkpoint(trainer, trainer.lightning_module, best)
+    assert store._epoch == trainer.current_epoch == 1
     if "limit_val_batches" in limits:
         last = str(tmp_path / "checkpoints/last.ckpt")
         fit(tmp_path, shards, limits=limits | {"max_epochs": 2}, ckpt_path=last)

@@ -82,9 +82,12 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
 
 @pytest.mark.parametrize(
     ("epoch", "name", "outdated"),
-    [(2, PROBABILITIES, False), (1, PROBABILITIES, True), (3, OF_VALIDATION, False), (2, OF_VALIDATION, True)],
+    [
+        *((1, PROBABILITIES, True), (2, PROBABILITIES, False), (3, PROBABILITIES, True)),
+        *((2, OF_VALIDATION, True), (3, OF_VALIDATION, False)),
+    ],
 )
-def test_a_test_before_the_last_epochs_is_outdated(tmp_path: Path, epoch: int, name: str, outdated: bool) -> None:
+def test_a_test_of_another_checkpoint_is_outdated(tmp_path: Path, epoch: int, name: str, outdated: bool) -> None:
     (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 3}")
     assert not is_outdated(tmp_path, name)  # nothing is known
     accuracies = enumerate((0.5, 0.7, 0.6), start=1)

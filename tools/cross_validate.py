@@ -26,7 +26,7 @@ from callbacks.prediction_store import OF_VALIDATION, Predictions
 from callbacks.whole_file import write_json
 from confidence import Metrics, spreads, table
 from datamodules.manifest import Manifest
-from fit_and_test import finished_run
+from fit_and_test import finished_run, refuse
 from run_record import RunRecord
 from terminal import command_line, plainly, screen
 
@@ -73,6 +73,7 @@ def main() -> None:
         parser.error(f"--folds is {arguments.folds}; it must be at least 2")
     prefix, folds = f"{arguments.name}-" if arguments.name else "", arguments.folds
     with plainly():
+        refuse(flags, "--data.folds", "--data.fold")
         runs = []
         for fold in range(1, folds + 1):
             given = ["--data.folds", str(folds), "--data.fold", str(fold), *flags]

@@ -21,15 +21,16 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import charts
 from callbacks.provenance import abbreviated, differences
 from callbacks.training_monitor import SCORES, curve
+from callbacks.whole_file import whole_file
 from charts import Chart, Curve, chart
 from evaluation import SMALL, Tested, evaluate, mistakes
+from fit_and_test import NO_MATTER
 from messages import message
 from pictures import require_folder
 from run_record import RunRecord, chosen_epoch
 from terminal import command_line, plainly
 
 ABSENT = "\N{EN DASH}"
-OF_A_MACHINE = {"data.init_args.root", "data.init_args.source", "data.init_args.num_workers"}
 
 
 @dataclass
@@ -97,11 +98,11 @@ def over_seeds(sections: Sequence[Section], differing: set[str]) -> tuple[int, f
     values = [each.test for each in sections if each.test is not None]
     seeds = {each.record.config.get("seed_everything") for each in sections}
     epochs = {each.record.epochs for each in sections}
-    if not all(each.record.classifies for each in sections):
+    if any(each.record.outdated or not each.record.classifies for each in sections):
         return None
     if len(values) < len(sections) or len(values) < 2 or len(seeds) < len(values) or len(epochs) > 1:
         return None
-    if differing - OF_A_MACHINE - {"seed_everything"}:
+    if differing - {*NO_MATTER, "data.init_args.source", "seed_everything"}:
         return None
     return len(values), statistics.mean(values), statistics.stdev(values)
 
@@ -157,7 +158,9 @@ def main() -> None:
     arguments = parser.parse_args()
     with plainly():
         require_folder(arguments.out)
-        arguments.out.write_text(page(arguments.runs), encoding="utf-8")
+        text = page(arguments.runs)
+        with whole_file(arguments.out) as partial:
+            partial.write_text(text, encoding="utf-8")
         print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1000:.0f} kB)")
 
 

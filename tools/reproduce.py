@@ -9,18 +9,23 @@ FEATURES.linear.json of tools/train_linear.py. An interrupted command goes on wh
 """
 
 import json
-import re
+import math
+import shlex
 import shutil
 import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from callbacks.run_folder import METRICS
-from callbacks.whole_file import write_json
+from callbacks.provenance import SESSIONS
+from callbacks.run_folder import CONFIG, METRICS
+from callbacks.training_monitor import HISTORY, PICTURE, TIMINGS
+from callbacks.whole_file import whole_file, write_json
 from comparison import Record, flags_of, without_seed
 from datamodules.manifest import Manifest
 from fit_and_test import PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
@@ -32,21 +37,26 @@ from terminal import command_line, plainly
 ENSEMBLE = "report/ensemble.json"
 MACHINE_FACTS = (
     *("data.source", "data.root", "data.num_workers", "trainer.enable_progress_bar"),
-    *("name", "resume", "logger", "debug"),
+    *("name", "resume", "run", "continue", "ckpt_path", "logger", "debug"),
 )
 
 
 def recorded(what: Path, folder: Path) -> None:
-    """Write what a run, an ensemble or a linear classifier says of itself to a folder of records."""
+    """Write what a run, an ensemble or a linear classifier says of itself to a folder of records.
+
+    Raises:
+        FileNotFoundError: the experiment has no file, so that the page would have no row.
+        ValueError: see below.
+    """
     if what.suffix == ".json":
-        record, place = linear_record(what), folder / "linear" / what.name
-    elif (what / ENSEMBLE).exists():
-        record = ensemble_record(what)
-        place = folder / "ensembles" / f"{identity(record)}.json"
-    else:
-        record = record_of(what)
-        place = folder / f"{identity(record)}.json"
-        shutil.copyfile(what / "history.png", place.with_suffix(".png"))
+        write_json(linear_record(what), folder / "linear" / what.name)
+        return
+    ensemble = (what / ENSEMBLE).exists()
+    record = ensemble_record(what) if ensemble else record_of(what)
+    experiment_file(record["experiment"])
+    place = folder / ("ensembles" if ensemble else "") / f"{identity(record)}.json"
+    if not ensemble:
+        shutil.copyfile(what / PICTURE, place.with_suffix(".png"))
     write_json(record, place)
 
 
@@ -65,16 +75,25 @@ def linear_record(description: Path) -> Record:
 
 
 def ensemble_record(folder: Path) -> Record:
-    """The figures of an ensemble, and how its members were trained."""
+    """The figures of an ensemble, and how its members were trained.
+
+    Raises:
+        ValueError: a member was tested anew since.
+    """
     figures = json.loads((folder / ENSEMBLE).read_text(encoding="utf-8"))
     members = [record_of(folder.with_name(name)) for name in figures["members"]]
-    shared = ("experiment", "epochs", "commit", "versions", "hardware", "config", "official")
+    for member, accuracy in zip(members, figures["members"].values(), strict=True):
+        if not math.isclose(member["metrics"]["test/top1"], accuracy, abs_tol=1e-6):
+            raise ValueError(
+                f"{member['name']} was tested anew since {folder} was made; the same train_ensemble.py makes it again"
+            )
+    shared = ("experiment", "epochs", "commit", "versions", "hardware", "config", "official", "samples", "classes")
     return {
+        **figures,
         **{name: members[0][name] for name in shared},
         "name": folder.name,
         "command": without_seed(members[0]),
         "seeds": [member["seed"] for member in members],
-        **figures,
     }
 
 
@@ -85,17 +104,19 @@ def record_of(run: Path) -> Record:
         ValueError: it was not trained, not tested, or trained on since then, or is no classifier's.
     """
     try:
-        config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+        config = yaml.safe_load((run / CONFIG).read_text(encoding="utf-8"))
         sessions, history, timings, metrics = (
-            json.loads((run / name).read_text(encoding="utf-8"))
-            for name in ("sessions.json", "history.json", "timings.json", METRICS)
+            json.loads((run / name).read_text(encoding="utf-8")) for name in (SESSIONS, HISTORY, TIMINGS, METRICS)
         )
     except FileNotFoundError as error:
         raise ValueError(f"{run} is not a run that was trained and tested: {error.filename} is missing") from error
     if not is_classifier(config):
         raise ValueError(f"{run} trained no classifier, and the page of results has accuracies alone")
     if is_outdated(run):
-        raise ValueError(f"{run} was trained on since its test; first: python main.py test --run {run}")
+        raise ValueError(
+            f"{run} was trained on since its test, or another checkpoint was tested; first: python main.py test "
+            f"--run {run}"
+        )
     last, settings = sessions[-1], config["data"]["init_args"]
     tested = chosen_epoch(history, settings["validate_on_test"])
     for name in ("source", "root", "num_workers"):
@@ -104,14 +125,15 @@ def record_of(run: Path) -> Record:
     return {
         "experiment": run.resolve().parent.name,
         "name": run.resolve().name,
-        "command": without_machine_facts(sessions[0]["command"]),
+        "command": command_of(sessions),
         "seed": config["seed_everything"],
         "epochs": history[-1]["epoch"],
         "metrics": metrics,
         "validation": {name: tested.get(name) for name in ("epoch", "val/top1", "val/top5", "val/loss")},
         "seconds": round(sum(session["seconds"] for session in sessions)),
         "images_per_second": statistics.median(timing["images_per_second"] for timing in timings),
-        **{name: last[name] for name in ("samples", "commit", "versions", "hardware", "processes", "precision")},
+        **{name: last[name] for name in ("samples", "commit", "versions", "processes")},
+        **{name: ", then ".join(dict.fromkeys(s[name] for s in sessions)) for name in ("hardware", "precision")},
         "classes": last.get("classes"),  # early runs do not say
         "official": is_official(run),
         "config": config,
@@ -126,12 +148,19 @@ def is_official(run: Path) -> bool | None:
         return None
 
 
-def without_machine_facts(command: str) -> str:
-    """The command that gives the same run on another machine."""
-    for name, typed in flags_of(command):
-        if name in MACHINE_FACTS:
-            command = command.replace(f" {typed}", "", 1)
-    return re.sub(r"\S*/(?=experiments/\S+\.yaml)", "", command)
+def command_of(sessions: Sequence[dict[str, Any]]) -> str:
+    """The command that gives the same run on another machine: the first one, with the flags that changed it later."""
+    flags = {}
+    for number, session in enumerate(sessions):
+        for name, value, typed in flags_of(session["command"]):
+            if name in MACHINE_FACTS or (number and not session.get("changed")):
+                continue
+            several = name == "config" or name.endswith("+")
+            folder, experiments, file = value.rpartition("experiments/")
+            if name == "config" and experiments and folder[-1:] in ("", "/"):
+                typed = shlex.join(["--config", experiments + file])
+            flags[typed if several else name] = typed
+    return " ".join(["main.py fit", *flags.values()])
 
 
 def main() -> None:
@@ -159,10 +188,13 @@ def main() -> None:
             {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(place.glob("*.json"))}
             for place in (folder, folder / "ensembles", folder / "linear")
         )
+        for record in {**runs, **members}.values():
+            experiment_file(record["experiment"])  # without it, there would be no row
         experiments = PROJECT / "experiments"
         more = [*ensembles(list(members.values()), experiments), *linear(classifiers, experiments)]
         text = page(list(runs.values()), sorted(filter(is_trained, experiments.rglob("*.yaml"))), more)
-        (arguments.docs / "results.md").write_text(text, encoding="utf-8")
+        with whole_file(arguments.docs / "results.md") as partial:
+            partial.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

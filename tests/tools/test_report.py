@@ -170,6 +170,11 @@ def test_settings_that_differ_and_the_mean_over_seeds(tmp_path: Path, shards: Pa
     page = Page(report.page([*runs, other]))
     assert page.tables["settings"][0][2] == ["model.init_args.weight_decay", "0.0", "0.0", "0.0", "0.5"]
     assert "seed alone" not in page.text
+    found[0].epoch = 1  # the best is another
+    found[0].save(runs[0] / PROBABILITIES)
+    page = Page(report.page(runs))
+    assert "seed alone" not in page.text
+    assert "The test is of the checkpoint of epoch 1, and the run was trained on since, or another ch" in page.text
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path, shards: Path) -> None:

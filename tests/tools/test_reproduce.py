@@ -126,6 +126,16 @@ def test_an_ensemble_has_a_row(folder: Path, shards: Path, monkeypatch: pytest.M
     assert epochs == "**shortened: 1 of 8**"
     assert link.endswith("quickstart_digits-short-ensemble.json) with `--trainer.accelerator cpu`")
     record = json.loads((folder / "docs/records/ensembles/quickstart_digits-short-ensemble.json").read_text())
+    fewer = copy.deepcopy(record)
+    fewer["samples"]["train"] -= 1000
+    (line,) = results.ensembles([fewer], PROJECT / "experiments")[-1:]
+    assert line.startswith("| 2 of quickstart_digits, **797 of 1797** |")
+    metrics = folder / "runs/quickstart_digits/short-seed2/report/metrics.json"
+    whole = metrics.read_text()
+    metrics.write_text(json.dumps(json.loads(whole) | {"test/top1": 0.01}))
+    told = call(folder, "--record", "runs/quickstart_digits/short-ensemble")
+    metrics.write_text(whole)
+    assert "short-seed2 was tested anew since" in told
     record["config"]["data"]["init_args"]["normalization"] = "unit"
     assert results.ensembles([record], PROJECT / "experiments")[-1].endswith(", **before `data.normalization`** |")
 
@@ -325,6 +335,12 @@ def test_a_record_is_made_without_the_pictures(folder: Path, tmp_path: Path, mon
     assert reproduce.record_of(run)["official"] is None
 
 
+def test_a_run_of_no_experiment_has_no_row(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder / "runs/quickstart_digits/short-seed1", tmp_path / "runs/run/own")
+    assert "there is no experiments/run.yaml" in call(tmp_path, "--record", str(tmp_path / "runs/run/own"))
+    assert not list((tmp_path / "docs/records").iterdir())
+
+
 def test_a_run_that_was_trained_on_since_its_test_is_not_recorded(folder: Path, tmp_path: Path) -> None:
     run = tmp_path / "runs/quickstart_digits/longer"
     shutil.copytree(folder / "runs/quickstart_digits/short-seed1", run)
@@ -343,6 +359,10 @@ def test_a_run_that_was_trained_on_since_its_test_is_not_recorded(folder: Path, 
         ("--data.image_size 64", False),
         ("--model.depth 20", True),
         ("--model.depth=20", True),
+        ("--model.init_args.depth 20", True),
+        ("--data.init_args.validate_on_test=true", True),
+        ("--config experiments/quickstart_digits.yaml", True),
+        ("--config clip.yaml --config experiments/quickstart_digits.yaml", False),
         ("--model.depth 20 --lr 0.2", False),
         ("--model.depth 44", False),
     ],
@@ -355,20 +375,81 @@ def test_a_difference_is_stated_where_flags_make_no_other_experiment(folder: Pat
     assert ("| +4.50 |" in line) == stated
 
 
-def test_commands_name_no_folder_of_a_machine() -> None:
-    typed = "main.py fit --config /some/where/experiments/a.yaml --data.source /pictures --then test --name b"
-    assert reproduce.without_machine_facts(typed) == "main.py fit --config experiments/a.yaml --then test"
-    typed = "main.py fit '--data.source=/my pictures' -c a.yaml --data.root '/my sets' --debug --data.batch_size 8"
-    assert reproduce.without_machine_facts(typed) == "main.py fit -c a.yaml --data.batch_size 8"
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        (
+            "--config /some/where/experiments/a.yaml --data.source /pictures --then test --name b",
+            "--config experiments/a.yaml --then test",
+        ),
+        (
+            "'--data.source=/my pictures' -c a.yaml --data.root '/my sets' --debug --data.batch_size 8",
+            "--config a.yaml --data.batch_size 8",
+        ),
+        ("--config='/my own/experiments/a.yaml' --lr 1", "--config experiments/a.yaml --lr 1"),
+        ("--debug -c experiments/a.yaml --data.init_args.root /mine", "--config experiments/a.yaml"),
+        ("--config all_my_experiments/a.yaml", "--config all_my_experiments/a.yaml"),
+        ("--config a.yaml --config experiments/b.yaml", "--config a.yaml --config experiments/b.yaml"),
+    ],
+)
+def test_commands_name_no_folder_of_a_machine(typed: str, told: str) -> None:
+    assert reproduce.command_of([{"command": f"main.py fit {typed}"}]) == f"main.py fit {told}"
+
+
+def test_flags_of_later_sessions_are_of_the_run() -> None:
+    first = {"command": "main.py fit --config experiments/a.yaml --trainer.max_epochs 1 --name b", "changed": {}}
+    again = {"command": "main.py fit --run runs/a/b --seed_everything 7", "changed": {}}
+    flags = "--trainer.max_epochs 8 --trainer.gradient_clip_val 0.1 --trainer.callbacks+=callbacks.EMA"
+    other = {"command": f"main.py fit --continue runs/a/b {flags}", "changed": {"trainer.max_epochs": [1, 8]}}
+    told = reproduce.command_of([first, again, other])
+    assert told == f"main.py fit --config experiments/a.yaml {flags}"
 
 
 @pytest.mark.parametrize("name", ["limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches"])
 def test_fewer_batches_are_no_whole_run(folder: Path, name: str) -> None:
     record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text()) | {"epochs": 8}
     experiment = {"trainer": {"max_epochs": 8}}
-    assert comparison.is_whole(record, experiment)
-    record["config"]["trainer"][name] = 0.1
-    assert not comparison.is_whole(record, experiment)
+    for limit, whole in ((None, True), (0, True), (1.0, True), (0.1, False), (1, False), (20, False)):
+        record["config"]["trainer"][name] = limit
+        assert comparison.is_whole(record, experiment) == whole
+
+
+def test_an_experiment_may_be_ended_by_steps(folder: Path) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    line = results.row([record], "70.5 % test accuracy", {"trainer": {"max_steps": 100}})
+    assert line.split("|")[6].strip() == "1"
+    assert comparison.is_whole(record, {"trainer": {"max_steps": 100}})
+
+
+def test_a_figure_in_validation_beside_a_run_that_had_none(folder: Path) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text()) | {"epochs": 8}
+    record["validation"] = {"epoch": 8, "val/top1": None}
+    cells = results.row([record], "70 % validation accuracy", {"trainer": {"max_epochs": 8}}).split("|")
+    assert cells[3].strip().startswith(f"**{100 * record['metrics']['test/top1']:.2f} %** ±")
+    assert (cells[4].strip(), "in validation" in cells[3]) == ("", False)
+
+
+def test_one_seed_twice_is_no_deviation_over_seeds(folder: Path) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    text = results.page([record, record | {"name": "again"}], [experiment_file("quickstart_digits")], [])
+    lines = [line for line in text.splitlines() if line.startswith("| quickstart_digits |")]
+    assert [line.split("|")[10].strip()[:2] for line in lines] == ["1:", "1:"]
+
+
+def test_numbers_are_read_as_the_command_line_reads_them(folder: Path, tmp_path: Path) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    assert record["config"]["model"]["init_args"]["weight_decay"] == 0.0005
+    text = experiment_file("quickstart_digits").read_text()
+    assert "weight_decay: 0.0005" in text
+    file = tmp_path / "quickstart_digits.yaml"
+    file.write_text(text.replace("weight_decay: 0.0005", "weight_decay: 5e-4"))
+    assert "**before" not in results.page([record], [file], [])
+
+
+def test_what_the_tool_gives_is_refused_among_the_flags(folder: Path) -> None:
+    for flags in (["--seed_everything", "7"], ["--config=my.yaml"], ["--then", "validate"], ["--run", "runs/a/b"]):
+        told = call(folder, "--experiment", "quickstart_digits", *flags)
+        assert f"leave out {flags[0].partition('=')[0]}: this tool gives it to each run itself" in told
 
 
 @pytest.mark.parametrize(("lost", "few"), [(300, False), (1200, True)])
@@ -398,6 +479,8 @@ def test_published_figures_of_flags() -> None:
     assert comparison.flags_with_figure(figures, "main.py fit --a b --model.depth 20") == "--model.depth 20"
     assert comparison.flags_with_figure(figures, "main.py fit --model.depth 200") == ""
     assert comparison.flags_with_figure(figures, "main.py fit --model.depth=20 --a b") == "--model.depth 20"
+    assert comparison.flags_with_figure(figures, "main.py fit --model.init_args.depth=20") == "--model.depth 20"
+    assert comparison.figures_of("# It names no figure.\nx: 1\n") == {"": "none"}
 
 
 def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
