@@ -170,8 +170,8 @@ def drawn_confusion(matrix: np.ndarray, names: Sequence[str], predictable: Seque
     axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
     if classes <= 50:
-        axes.set_xticks(range(len(predictable)), predictable, rotation=90)
-        axes.set_yticks(range(classes), names)
+        axes.set_xticks(range(len(predictable)), predictable, rotation=90, parse_math=False)
+        axes.set_yticks(range(classes), names, parse_math=False)
     if classes <= 20:
         for (row, column), count in np.ndenumerate(matrix):
             if count:

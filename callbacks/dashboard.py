@@ -31,6 +31,7 @@ class Dashboard(Callback):
         """Begin from nothing."""
         self._watched = False  # by any logger of the first process
         self._trained = False
+        self._step = 0  # so far
         self._begin_evaluation()
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -53,9 +54,11 @@ class Dashboard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: dict[str, Tensor], batch: Any, batch_idx: int
     ) -> None:
         """Log the learning rate now and then."""
-        if trainer.loggers and trainer.log_every_n_steps and trainer.global_step % trainer.log_every_n_steps == 0:
+        step, every = trainer.global_step, trainer.log_every_n_steps
+        if trainer.loggers and every and step % every == 0 and step != self._step:
             for logger in trainer.loggers:
-                logger.log_metrics({"lr": trainer.optimizers[0].param_groups[0]["lr"]}, step=trainer.global_step)
+                logger.log_metrics({"lr": trainer.optimizers[0].param_groups[0]["lr"]}, step=step)
+        self._step = step
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget the one before."""

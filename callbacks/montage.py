@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from callbacks.panels import log_pictures
+from callbacks.panels import log_pictures, step_of
 from callbacks.step_seed import run_seed
 from callbacks.whole_file import dispensable_file
 
@@ -51,7 +51,7 @@ class Montage(Callback):
         with dispensable_file(path) as partial:
             Image.fromarray(picture).save(partial, format="png")
         for logger in trainer.loggers:
-            log_pictures(logger, "train/montage", [picture], [name], trainer.global_step)
+            log_pictures(logger, "train/montage", [picture], [name], step_of(trainer))
 
 
 def montage(pictures: np.ndarray, columns: int) -> np.ndarray:

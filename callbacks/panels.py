@@ -7,6 +7,7 @@ import numpy as np
 import yaml
 from matplotlib.figure import Figure
 from PIL import Image
+from pytorch_lightning import Trainer
 from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 
 COLUMNS = 4  # of a sheet of pictures
@@ -40,6 +41,11 @@ def log_figure(logger: Logger, name: str, figure: Figure, step: int) -> None:
         logger.experiment.add_image(name, pixels, step, dataformats="HWC")
 
 
+def step_of(trainer: Trainer) -> int:
+    """The training step, which is the axis of a dashboard: one a batch, however many optimizers step in it."""
+    return trainer.global_step // max(1, len(trainer.optimizers))
+
+
 def log_table(logger: Logger, name: str, columns: Sequence[str], rows: Sequence[Sequence[object]], step: int) -> None:
     """A table, as Markdown where there are no tables."""
     if isinstance(logger, WandbLogger):
@@ -57,7 +63,7 @@ def sheet(pictures: Sequence[np.ndarray], captions: Sequence[str]) -> Figure:
     for place, (picture, caption) in enumerate(zip(pictures, captions, strict=True), start=1):
         axes = figure.add_subplot(lines, COLUMNS, place)
         axes.imshow(picture, interpolation="nearest")
-        axes.set_title(caption, fontsize=8)
+        axes.set_title(caption, fontsize=8, parse_math=False)
         axes.set_axis_off()
     return figure
 

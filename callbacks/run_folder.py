@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.panels import log_config
+from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions
 from callbacks.provenance import SESSIONS, differences
 from callbacks.whole_file import whole_file
 
@@ -28,6 +29,7 @@ DECIDE = (  # what a report is of, besides the network
     *(f"data.init_args.{name}" for name in ("views", "image_size", "normalization", "encoding", "jpeg_quality")),
     *(f"data.init_args.{name}" for name in ("val_fraction", "test_fraction", "split_seed", "folds", "fold")),
 )
+SOURCE = "data.init_args.source"  # decides, too, unless the same pictures are there
 PATIENCE = 10.0  # seconds, in which the loader processes of a run that was killed end, too
 
 
@@ -64,7 +66,7 @@ class RunFolder(Callback):
         if not holds_run(folder):
             self._write_config(folder)
         elif stage != "fit":
-            self._require_same_evaluation(folder)
+            self._require_same_evaluation(folder, trainer, stage)
         log_to(folder / "log.txt")
         logging.getLogger("litvision").debug("%s", self.command)
 
@@ -109,13 +111,13 @@ class RunFolder(Callback):
         if hasattr(trainer.datamodule, "preprocessing"):
             checkpoint["preprocessing"] = trainer.datamodule.preprocessing
 
-    def _require_same_evaluation(self, folder: Path) -> None:
-        """A report says nothing of its settings: they are those of the run."""
+    def _require_same_evaluation(self, folder: Path, trainer: Trainer, stage: str) -> None:
+        """A report says nothing of its settings, nor of its pictures: they are those of the run."""
         trained, asked = (
             yaml.safe_load(text) or {} for text in (config_of(folder).read_text(encoding="utf-8"), self.config)
         )
         for name, was, now in differences(trained, asked):
-            if name in DECIDE:
+            if name in DECIDE or (name == SOURCE and _of_others(folder, trainer, stage)):
                 raise FileExistsError(
                     f"the report in {folder} is of the run's own settings, where {name} is {was}, not {now}; choose a "
                     "--name for another"
@@ -177,6 +179,15 @@ def log_to(file: Path) -> None:
     faulthandler.enable(handler.stream)  # what the system kills the program for: where in it that was
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log.addHandler(handler)
+
+
+def _of_others(folder: Path, trainer: Trainer, stage: str) -> bool:
+    """Whether there are predictions of other pictures than the trainer's data module has."""
+    split, name = {"test": ("test", PROBABILITIES), "validate": ("val", OF_VALIDATION)}.get(stage, ("", ""))
+    try:
+        return bool(name) and Predictions.load(folder, name).split != trainer.datamodule.checksum_of(split)
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 def new_run(experiment: str, name: str | None, fit: bool) -> Path:

@@ -41,8 +41,10 @@ class RunLoggers(Callback):
         self._step: int | None = None
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Learn at which step the checkpoint was made."""
-        self._step = checkpoint["global_step"]
+        """Learn at which step the checkpoint was made; a test in a process of its own belongs there, too."""
+        self._step = checkpoint["global_step"] // max(1, len(checkpoint.get("optimizer_states", ())))
+        if trainer.testing and not trainer.global_step and "loops" in checkpoint:
+            trainer.fit_loop.load_state_dict(checkpoint["loops"]["fit_loop"])
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Open the loggers, before other callbacks look for them."""

@@ -16,6 +16,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from callbacks.epoch_means import EpochMeans, samples
+from callbacks.panels import step_of
 from callbacks.provenance import changes
 from callbacks.step_clock import StepClock
 from callbacks.whole_file import dispensable_file
@@ -137,7 +138,7 @@ class TrainingMonitor(Callback):
         draw(self.history, folder / PICTURE, changes(folder))
         for dashboard in trainer.loggers:
             logged = {"lr": record["lr"], **{f"speed/{name}": value for name, value in speed.items()}}
-            dashboard.log_metrics(logged, step=trainer.global_step)
+            dashboard.log_metrics(logged, step=step_of(trainer))
         shown = [line(record, trainer.max_epochs), f"{images_per_second:,.0f} images/s".replace(",", " ")]
         shown += [f"{seconds:.1f} s", *[f"waited for data {100 * data_wait:.0f} %"] * (data_wait > LONG_WAIT)]
         logger.info("  ".join(shown))

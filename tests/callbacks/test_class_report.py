@@ -1,6 +1,7 @@
 """The report of a test against scikit-learn."""
 
 import csv
+import io
 import json
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import ClassReport, TopKAccuracy
 from callbacks.class_report import drawn_confusion, table, write_metrics
+from callbacks.panels import sheet
 from lightning_modules import Classifier
 
 
@@ -73,6 +75,9 @@ def test_true_classes_are_the_lines_of_the_picture() -> None:
     assert said == {(0, 0): "3", (0, 1): "1", (1, 1): "4", (2, 0): "1", (2, 3): "1"}
     assert [tick.get_text() for tick in axes.get_yticklabels()] == ["a", "b", "c"]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a", "b", "c", "not finite"]
+    formulas = ["$0_$50", "$50_$100", r"\\frac$"]
+    drawn_confusion(counts[:, :3], formulas, formulas).savefig(io.BytesIO())
+    sheet([np.zeros((4, 4, 3), np.uint8)], formulas[:1]).savefig(io.BytesIO())
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
 
 

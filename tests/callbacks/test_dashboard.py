@@ -337,11 +337,14 @@ def test_tensorboard() -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     folder = fit("i", "--logger", "tensorboard", "--data.views", "flip", then=("--then", "test"))
     main.run_command(["fit", "--run", str(folder), "--trainer.max_epochs", "2"])
+    main.run_command(["test", "--run", str(folder), *QUIET])
     found = accumulators.EventAccumulator(str(folder / "tensorboard"))
     found.Reload()
     history = json.loads((folder / "history.json").read_text())
     for name in ("train/loss", "val/top1"):
         assert [event.value for event in found.Scalars(name)] == pytest.approx([record[name] for record in history])
+    best = torch.load(folder / "checkpoints/best.ckpt", weights_only=True)["global_step"]
+    assert [event.step for event in found.Scalars("test/top1")] == [4, best]  # after the training, and by itself
     assert {"lr", "speed/images_per_second", "speed/data_wait"} <= set(found.Tags()["scalars"])
     evaluated = {f"{split}/{what}" for split in ("val", "test") for what in ("confusion", "predictions")}
     assert set(found.Tags()["images"]) == {"train/augmented", *evaluated}
@@ -349,6 +352,16 @@ def test_tensorboard() -> None:
     text = found.Tensors("val/classes/text_summary")[0].tensor_proto.string_val[0].decode()
     assert text.splitlines()[:2] == ["| class | precision | recall | F1 | samples |", "| --- | --- | --- | --- | --- |"]
     assert len(text.splitlines()) == 12
+
+
+def test_two_optimizers_make_one_step(workplace: Path) -> None:
+    config, quick = str(PROJECT / "experiments/dcgan_digits.yaml"), ["--trainer.limit_train_batches", "3"]
+    own = ["--config", config, "--name", "j", "--logger", "csv", "--trainer.max_epochs", "2", "--data.root", "data"]
+    main.run_command(["fit", *own, *quick, *QUIET])
+    with Path("runs/dcgan_digits/j/csv/metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    steps = [[int(row["step"]) for row in rows if row[name]] for name in ("lr", "train/loss")]
+    assert steps == [[3, 6], [2, 5]]
 
 
 def test_what_was_logged_after_the_checkpoint_is_replaced(tmp_path: Path) -> None:

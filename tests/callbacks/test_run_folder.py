@@ -3,12 +3,15 @@
 import multiprocessing
 from functools import reduce
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from filelock import FileLock
 from pytorch_lightning import Trainer
 
 from callbacks import RunFolder, run_folder
+from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions
 from lightning_modules import MiniVGGNet
 
 
@@ -81,3 +84,23 @@ def test_a_report_of_other_settings_needs_another_folder(tmp_path: Path, name: s
     (tmp_path / "checkpoints/best.ckpt").touch()
     with pytest.raises(FileExistsError, match=f"where {name} is 1, not 2; choose a --name for another"):
         RunFolder(config(2), "main.py test").setup(trainer, MiniVGGNet(10, 32), "test")
+
+
+@pytest.mark.parametrize(
+    ("stage", "split", "name"), [("test", "test", PROBABILITIES), ("validate", "val", OF_VALIDATION)]
+)
+def test_a_report_of_other_pictures_needs_another_folder(tmp_path: Path, stage: str, split: str, name: str) -> None:
+    """The same pictures may have been moved."""
+    trainer = Trainer(accelerator="cpu", default_root_dir=tmp_path, logger=False, enable_checkpointing=False)
+    (tmp_path / "config.yaml").write_text("data: {init_args: {source: here}}")
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints/best.ckpt").touch()
+    rows = np.arange(2)
+    Predictions(np.full((2, 2), 0.5, np.float32), rows, rows, ["a", "b"], f"these of {split}").save(tmp_path / name)
+    elsewhere = RunFolder("data: {init_args: {source: there}}", "main.py")
+    trainer.datamodule = SimpleNamespace(checksum_of="these of {}".format)
+    elsewhere.setup(trainer, MiniVGGNet(10, 32), stage)
+    trainer.datamodule = SimpleNamespace(checksum_of="others of {}".format)
+    with pytest.raises(FileExistsError, match="source is here, not there; choose a --name for another"):
+        elsewhere.setup(trainer, MiniVGGNet(10, 32), stage)
+    elsewhere.setup(trainer, MiniVGGNet(10, 32), "predict")  # has no report
