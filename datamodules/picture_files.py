@@ -1,5 +1,6 @@
 """Picture files of any format: which lie below a folder, and what they show, upright."""
 
+import os
 import re
 from pathlib import Path
 from typing import BinaryIO
@@ -20,19 +21,25 @@ TURNS = {
 
 
 def files_below(folder: Path) -> list[Path]:
-    """All files below a folder, in the order of their names, but for hidden ones and those that desktops leave."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.name.lower() not in LEFT_BY_DESKTOPS
-    )
+    """All files below a folder, in the order of their names, but for hidden ones and those that desktops leave.
+
+    Links to folders are followed, once to each.
+    """
+    found, seen = [], set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        if (real := os.path.realpath(place)) in seen:  # a link to a folder above
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        shown = (name for name in files if not name.startswith(".") and name.lower() not in LEFT_BY_DESKTOPS)
+        found += [path for name in shown if (path := Path(place, name)).is_file()]
+    return sorted(found)
 
 
 def is_picture(path: Path) -> bool:
-    """Whether a file has the suffix of a format that Pillow reads."""
-    return path.suffix.lower() in Image.registered_extensions()
+    """Whether a file has the suffix of a format that Pillow reads, and not only writes, as PDF."""
+    return Image.registered_extensions().get(path.suffix.lower()) in {*Image.OPEN, "MPO"}  # read as JPEG
 
 
 def loaded(source: Path | BinaryIO, eight_bits: bool = False) -> Image.Image:
@@ -50,6 +57,8 @@ def loaded(source: Path | BinaryIO, eight_bits: bool = False) -> Image.Image:
             if eight_bits and _is_deep(image):
                 raise ValueError("it has more than 8 bits a channel, which would be lost; save it with 8 bits")
             image.load()
+            if image.mode == "P" and image.palette is None:
+                raise ValueError("its palette is missing")
             return _turned(image)
     except MemoryError:
         raise
@@ -92,7 +101,8 @@ def fit(image: Image.Image, size: int | None) -> np.ndarray:
 def rgb(image: Image.Image) -> Image.Image:
     """The picture in 8-bit RGB: on white, where it is transparent.
 
-    Of 16 bits these are the upper eight, where Pillow would cut off all above 255.
+    Of 16 bits these are the upper eight, where Pillow would cut off all above 255; a picture of which no value needs
+    more than eight is taken as it is.
 
     Raises:
         ValueError: its values are no integers of up to 16 bits.

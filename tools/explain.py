@@ -152,6 +152,7 @@ def main() -> None:
         parser.error("--count and --bins must be at least 1")
     failed: list[str] = []
     with plainly():
+        refuse_to_replace(arguments.out, [])
         if arguments.command == "mistakes":
             print(draw_mistakes(arguments.run, arguments.count, arguments.out))
         elif arguments.command == "calibration":

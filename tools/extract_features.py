@@ -72,13 +72,19 @@ def data_of(config: Path | None, flags: Sequence[str]) -> ImageDataModule:
     return built(ImageDataModule, "data", section, flags)
 
 
-def network_of_checkpoint(path: Path, image_size: int) -> Classifier:
+def network_of_checkpoint(path: Path, image_size: int, normalization: str) -> Classifier:
     """A network with the weights of a checkpoint, rebuilt from the configuration in it.
 
     Raises:
-        ValueError: the file is damaged or has no configuration, or its network takes pictures of another size.
+        ValueError: the file is damaged or has no configuration, or its network takes pictures of another size, or
+            normalized otherwise.
     """
-    model, _ = saved_network(path)
+    model, preprocessing = saved_network(path)
+    if preprocessing["normalization"] != normalization:
+        raise ValueError(
+            f"the network of {path} was trained on pictures normalized as {preprocessing['normalization']}, not "
+            f"{normalization}; take --data.normalization {preprocessing['normalization']}"
+        )
     if model.image_size != image_size:
         raise ValueError(
             f"the network of {path} takes pictures of {model.image_size} pixels, not {image_size}; take "
@@ -87,13 +93,13 @@ def network_of_checkpoint(path: Path, image_size: int) -> Classifier:
     return model
 
 
-def network_of(backbone: str, weights: str | None, image_size: int) -> tuple[Classifier, Made]:
+def network_of(backbone: str, weights: str | None, image_size: int, normalization: str) -> tuple[Classifier, Made]:
     """The network in evaluation mode, and what it is: ``backbone``, ``weights``, ``weights_sha256``."""
     if (path := Path(backbone)).exists():
         if weights:
             raise ValueError(f"{backbone} holds its own weights; leave out --weights")
         path = run_folder.checkpoint_of(path) if path.is_dir() else path
-        model = network_of_checkpoint(path, image_size)
+        model = network_of_checkpoint(path, image_size, normalization)
         names = {"backbone": type(model).__name__, "weights": str(path)}
     elif path.suffix == ".ckpt" or len(path.parts) > 1:
         raise FileNotFoundError(f"{backbone} is neither a checkpoint nor a run's folder")
@@ -141,7 +147,7 @@ def extract(arguments: argparse.Namespace, flags: Sequence[str]) -> FeatureTable
     """Make or finish the file."""
     seed_everything(arguments.seed, verbose=False)
     data = data_of(arguments.config, flags)
-    model, made = network_of(arguments.backbone, arguments.weights, data.input_size)
+    model, made = network_of(arguments.backbone, arguments.weights, data.input_size, data.normalization)
     layer = LayerOutput(model, arguments.layer or default_layer(model), arguments.pool)
     values = layer(torch.zeros(1, 3, data.input_size, data.input_size)).shape[1]
     data.prepare_data()

@@ -77,13 +77,13 @@ def main() -> None:
     if arguments.filters != (arguments.picture is None):
         parser.error("name either a picture or --filters")
     with plainly():
+        refuse_to_replace(arguments.out, [] if arguments.filters else [arguments.picture])
         predictor = Predictor.load(arguments.network)
         if arguments.filters:
             name, weights = first_filters(predictor.network)
             shown = weights[: arguments.channels]
             draw_filters(shown, f"{name}: {len(shown)} of {len(weights)} filters", arguments.out)
         else:
-            refuse_to_replace(arguments.out, [arguments.picture])
             image = named_picture(arguments.picture, predictor.stored_size)
             layer = arguments.layer or default_layer(predictor.network)
             maps = feature_maps(predictor, layer, image)

@@ -17,7 +17,7 @@ from typing import TextIO
 
 import numpy as np
 import torch
-from rich.table import Table
+from rich.table import Column, Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -70,8 +70,7 @@ def write(found: Sequence[Prediction], form: str, file: TextIO) -> None:
         writer.writerow(["picture", "rank", "class", "probability"])
         writer.writerows((place, rank, name, f"{probability:.6f}") for place, rank, name, probability in rows)
         return
-    table = Table("picture", "class")
-    table.add_column("probability %", justify="right")
+    table = Table(Column("picture", overflow="fold"), "class", Column("probability %", justify="right"))
     for place, rank, name, probability in rows:
         table.add_row(place if rank == 1 else "", name, f"{100 * probability:.2f}")
     screen(file).print(table)

@@ -14,6 +14,7 @@ photographs that NETWORK, a run's folder, has held out for its test.
 import argparse
 import csv
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, fields
@@ -105,7 +106,8 @@ def write(found: Sequence[Comparison], factor: int, form: str, file: TextIO) -> 
     """A table with the means, CSV or JSON."""
     rows = [asdict(comparison) for comparison in found]
     if form == "json":
-        json.dump(rows, file, indent=1)
+        finite = [{name: None if value == math.inf else value for name, value in row.items()} for row in rows]
+        json.dump(finite, file, indent=1, allow_nan=False)  # JSON has no infinity
         file.write("\n")
     elif form == "csv":
         writer = csv.DictWriter(file, [field.name for field in fields(Comparison)], lineterminator="\n")

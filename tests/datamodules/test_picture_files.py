@@ -102,6 +102,16 @@ def test_whatever_a_damaged_file_does_to_a_decoder_is_said_plainly(tmp_path: Pat
             assert str(error)
 
 
+def test_a_picture_that_has_lost_its_palette_is_damaged(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    Image.fromarray(PIXELS).convert("P").save(whole, "png")
+    before, _, after = whole.getvalue().partition(b"PLTE")
+    length = struct.unpack(">I", before[-4:])[0]
+    (tmp_path / "lost.png").write_bytes(before[:-4] + after[length + 4 :])
+    with pytest.raises(ValueError, match="its palette is missing"):
+        loaded(tmp_path / "lost.png")
+
+
 def test_memory_that_runs_out_is_not_blamed_on_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Image.fromarray(PIXELS).save(tmp_path / "a.png")
 
@@ -114,10 +124,31 @@ def test_memory_that_runs_out_is_not_blamed_on_the_picture(tmp_path: Path, monke
 
 
 def test_hidden_files_and_what_desktops_leave_are_passed_over(tmp_path: Path) -> None:
-    names = ["a/1.png", "a/.ipynb_checkpoints/1-checkpoint.png", "a/._1.png", "a/Thumbs.db", ".DS_Store", "b/notes.txt"]
+    names = [
+        "a/1.png",
+        "a/paper.pdf",
+        "a/3d.mpo",
+        "a/.ipynb_checkpoints/1-checkpoint.png",
+        "a/._1.png",
+        "a/Thumbs.db",
+        ".DS_Store",
+        "b/notes.txt",
+    ]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = files_below(tmp_path)
-    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["a/1.png", "b/notes.txt"]
-    assert [path.name for path in filter(is_picture, found)] == ["1.png"]
+    shown = ["a/1.png", "a/3d.mpo", "a/paper.pdf", "b/notes.txt"]
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == shown
+    assert [path.name for path in filter(is_picture, found)] == ["1.png", "3d.mpo"]
+
+
+def test_links_to_folders_are_followed_once(tmp_path: Path) -> None:
+    for name in ("pictures/1.png", "elsewhere/2.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    (tmp_path / "pictures/a").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "pictures/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/above").symlink_to(tmp_path / "pictures")
+    found = files_below(tmp_path / "pictures")
+    assert [path.relative_to(tmp_path).as_posix() for path in found] == ["pictures/1.png", "pictures/a/2.png"]

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -59,6 +60,25 @@ def test_no_picture_is_drawn_over(tmp_path: Path) -> None:
             refuse_to_replace(tmp_path / out, [str(tmp_path / "b.png")])
     refuse_to_replace(tmp_path / "b.png", [str(tmp_path / "a.jpg")])  # an earlier sheet
     refuse_to_replace(tmp_path / "c.jpg", [str(tmp_path / "b.png")])
+
+
+@pytest.mark.parametrize(
+    ("tool", "words"),
+    [
+        (explain, ["calibration", "RUN", "a.jpg"]),
+        (explain, ["mistakes", "RUN", "a.jpg"]),
+        (feature_maps, ["RUN", "--filters", "a.jpg"]),
+    ],
+)
+def test_no_photograph_is_replaced_where_none_is_asked_for(
+    call: Callable, run: Path, tmp_path: Path, tool: ModuleType, words: list[str]
+) -> None:
+    (tmp_path / "a.jpg").write_text("a photograph")
+    places = {"RUN": run, "a.jpg": tmp_path / "a.jpg"}
+    code, _, errors = call(tool, *(places.get(word, word) for word in words))
+    assert code == 1
+    assert "would be replaced" in errors
+    assert (tmp_path / "a.jpg").read_text() == "a photograph"
 
 
 @pytest.mark.parametrize("layer", ["0", "1"])

@@ -230,7 +230,6 @@ def test_a_file_made_otherwise_is_refused_and_left_alone(root: Path, tmp_path: P
         (["--splits", "val", "--pool", "average"], "pool none there and average here"),
         (["--splits", "val", "--dtype", "float16"], "float32 (135, 256) there and float16 (135, 256) here"),
         (["--splits", "test"], "(135, 256) there and float32 (450, 256) here"),
-        (["--splits", "val", "--data.normalization", "unit"], "normalization standardize there and unit here"),
     ):
         status, _, error = extract(out, *flags)
         assert (status, out.read_bytes()) == (1, before)
@@ -257,6 +256,7 @@ def test_mistakes_are_named(root: Path, tmp_path: Path, extract: Extract) -> Non
             "no split 'val': the test split validates",
         ),
         (["--data.image_size", 16], root / "run", "takes pictures of 8 pixels, not 16; take --data.image_size 8"),
+        (["--data.normalization", "unit"], root / "run", "normalized as standardize, not unit; take --data.normali"),
         (["--weights", "DEFAULT"], root / "run", "holds its own weights; leave out --weights"),
         (["--data.colour", 3], root / "run", "colour"),
         (["--config", tmp_path / "none.yaml"], root / "run", "none.yaml is no experiment's YAML file"),

@@ -69,6 +69,12 @@ def test_csv_standard_input_and_a_table(call: Callable, run: Path, pictures: Pat
     assert expected in call(predict, run, pictures / "00.png", "--top", "1").out
 
 
+def test_long_names_are_whole_in_a_table() -> None:
+    file, names = io.StringIO(), [150 * "a" + end for end in ("1.png", "2.png")]
+    predict.write([{"picture": name, "classes": [{"class": "b", "probability": 1}]} for name in names], "table", file)
+    assert all(f"{end}.png" in file.getvalue() for end in "12")
+
+
 def test_odd_pictures_are_read_and_broken_ones_named(call: Callable, run: Path, tmp_path: Path) -> None:
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 255, (40, 60, 3), np.uint8))
     noise.convert("CMYK").save(tmp_path / "cmyk.jpg")

@@ -221,6 +221,14 @@ def test_figures_follow_their_formulas(run: Path, tmp_path: Path, call: Callable
         assert float(row[name.replace("psnr", "ssim")]) == pytest.approx(ssim, abs=1e-4)
 
 
+def test_a_flat_picture_has_no_figure_that_json_lacks(run: Path, tmp_path: Path, call: Callable) -> None:
+    Image.new("RGB", (40, 40), (9, 90, 200)).save(tmp_path / "flat.png")
+    code, out, errors = call(upscale, run, "--evaluate", tmp_path / "flat.png", "--format", "json")
+    assert code == 0, errors
+    (found,) = json.loads(out, parse_constant=pytest.fail)
+    assert found["psnr_bicubic"] is None
+
+
 def structural_similarity(a: np.ndarray, b: np.ndarray) -> float:
     """Wang et al. 2004, by OpenCV's Gaussian; without the edges, where the window is not whole."""
 
