@@ -12,7 +12,7 @@ def read_tensors(path: str | Path, remedy: str) -> Any:
     """The tensors and plain values of a file, on the CPU.
 
     A pickle may name any function for the reader to call. Here all names are refused but those that tensors need
-    (``weights_only``). torch does not look at the check sums of its files; they are compared first.
+    (``weights_only``). torch does not look at the checksums of its files; they are compared first.
 
     Args:
         path: of the file.
@@ -26,7 +26,7 @@ def read_tensors(path: str | Path, remedy: str) -> Any:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as file:
                 if part := file.testzip():
-                    raise ValueError(f"the check sum of {part} is wrong")
+                    raise ValueError(f"the checksum of {part} is wrong")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file can raise nearly anything
         if isinstance(error, OSError) and error.errno is not None:  # the disk; damage has no number

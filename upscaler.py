@@ -84,7 +84,7 @@ class Upscaler:
                 yield slice(top, min(top + self.tile, height)), slice(left, min(left + self.tile, width))
 
     def _of_tile(self, seen: np.ndarray) -> np.ndarray:
-        """Values on the scale 0 .. 255, ``(h, w, C)`` of a part ``(h + 12, w + 12, C)``, C being 1 or 3."""
+        """Values on the scale 0 .. 255, ``(h, w, C)`` of a part with the network's border around it; C is 1 or 3."""
         channels = seen.shape[2]
         if not self.luminance:
             made = self._network(np.broadcast_to(seen, (*seen.shape[:2], 3)))

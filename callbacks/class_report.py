@@ -1,7 +1,6 @@
 """What a test found out about each class."""
 
 import csv
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from rich.text import Text
 from torch import Tensor
 
 from callbacks.run_folder import METRICS
-from callbacks.whole_file import whole_file
+from callbacks.whole_file import whole_file, write_json
 
 NOT_FINITE = "not finite"
 
@@ -128,8 +127,7 @@ def with_columns(confusion: np.ndarray, names: Sequence[str]) -> tuple[np.ndarra
 def write_metrics(metrics: dict[str, float], samples: int, path: Path) -> None:
     """The metrics of the test, null where not finite, and the number of samples."""
     content = {"samples": samples, **{name: v if math.isfinite(v) else None for name, v in metrics.items()}}
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(content, path)
 
 
 def write_scores(confusion: np.ndarray, names: Sequence[str], path: Path) -> None:

@@ -48,7 +48,7 @@ class Unfreeze(Callback):
         names = dict(pl_module.named_modules())
         for name in [*self.frozen, *(name for blocks in self.unfrozen.values() for name in blocks)]:
             if name not in names:
-                top = ", ".join(name for name in names if 0 < len(name.split(".")) <= 2 and name)
+                top = ", ".join(name for name in names if name and name.count(".") < 2)
                 raise ValueError(f"the network has no module {name!r} to freeze; it has {top} and their parts")
         wrapped = getattr(trainer.strategy, "model", None)
         if trainer.world_size > 1 and not getattr(wrapped, "find_unused_parameters", False):

@@ -19,7 +19,7 @@ from pytorch_lightning.loggers import WandbLogger
 
 from callbacks.run_folder import BEST
 from callbacks.run_loggers import PAUSED
-from callbacks.whole_file import whole_file
+from callbacks.whole_file import write_json
 
 KEPT = "wandb_run.json"  # in the run's folder: the id on W&B, and the step up to which it was logged
 STAGING = "WANDB_DATA_DIR"  # variable of the folder in which tables and checkpoints wait to be sent
@@ -176,8 +176,7 @@ def kept(folder: Path) -> tuple[str, int] | None:
 
 def keep(folder: Path, identity: str, step: int) -> None:
     """Write them down."""
-    with whole_file(folder / KEPT) as partial:
-        partial.write_text(json.dumps({"id": identity, "step": step}) + "\n", encoding="utf-8")
+    write_json({"id": identity, "step": step}, folder / KEPT)
 
 
 def in_a_line(error: Exception) -> str:

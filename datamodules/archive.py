@@ -80,7 +80,7 @@ def _extract_tar(archive: Path, folder: Path) -> None:
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:  # tarfile itself accepts that
             raise ValueError("it ends too early")
-        while tar.fileobj.read(2**20):  # the check sum of a compressed archive comes last
+        while tar.fileobj.read(2**20):  # the checksum of a compressed archive comes last
             pass
 
 

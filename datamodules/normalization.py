@@ -37,7 +37,7 @@ class Normalization:
             self.scale /= 255 * torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
         elif kind == "mean_image":
             with h5py.File(folder / manifest.statistics.file, "r", locking=False) as file:
-                self.shift = _channels_last(np.asarray(file["mean_image"])[None])
+                self.shift = torch.from_numpy(file["mean_image"][:]).float().permute(2, 0, 1)[None]
         else:
             self.shift = torch.tensor(manifest.channel_mean).view(1, 3, 1, 1)
         if kind == "standardize":
@@ -54,7 +54,3 @@ class Normalization:
         if self.shift.device != images.device:
             self.shift, self.scale = self.shift.to(images.device), self.scale.to(images.device)
         return images.permute(0, 3, 1, 2).float().sub_(self.shift).mul_(self.scale).to(dtype)
-
-
-def _channels_last(images: np.ndarray) -> Tensor:
-    return torch.from_numpy(images).float().permute(0, 3, 1, 2)

@@ -37,7 +37,7 @@ class PairWindows:
         return 2 * CHANNELS[self.colour]
 
     def __call__(self, image: Image.Image, label: int, size: int) -> np.ndarray:
-        """See ``pack.Windows``."""
+        """See ``samples.Windows``."""
         image = rgb(image)
         original = cropped(image if self.colour == "rgb" else image.convert("L"), self.factor)  # L is the Y of BT.601
         if min(original.size) < size:

@@ -88,15 +88,15 @@ def largest(gaps: Sequence[Gap]) -> tuple[Gap | None, bool]:
 
 def signs(history: Sequence[Record], classes: int | None) -> list[Sign]:
     """What the curves of a training show."""
-    _, losses = curve(list(history), "train/loss")
-    _, accuracies = curve(list(history), "train/top1")
+    _, losses = curve(history, "train/loss")
+    _, accuracies = curve(history, "train/top1")
     if classes and accuracies and max(accuracies) <= 1.1 / classes:
         return ["does not learn"]
     if any("train/loss" in record and record["train/loss"] is None for record in history):
         return ["diverges"]
     if len(losses) > 1 and losses[-1] >= losses[0]:
         return ["diverges"]
-    _, losses_of_others = curve(list(history), "val/loss")
+    _, losses_of_others = curve(history, "val/loss")
     found: list[Sign] = []
     if rises(losses_of_others) and len(losses) == len(losses_of_others) and falls(losses, 0):
         found.append("overfits")

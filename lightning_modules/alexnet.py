@@ -60,7 +60,7 @@ class AlexNet(Classifier):
     ) -> None:
         super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
         if image_size < SMALLEST:
-            raise ValueError(f"AlexNet takes an image_size of at least {SMALLEST}, not {image_size}.")
+            raise ValueError(f"AlexNet takes an image_size of at least {SMALLEST}, not {image_size}")
         size = (image_size - 11) // 4 + 1
         for _ in range(3):
             size = (size - 3) // 2 + 1

@@ -65,12 +65,12 @@ class CifarResNet(Classifier):
         super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
         size, rest = divmod(depth - 2, 6)
         if size < 1:
-            raise ValueError(f"depth must be 6n + 2 with n >= 1, not {depth}; the nearest is 8.")
+            raise ValueError(f"depth must be 6n + 2 with n >= 1, not {depth}; the nearest is 8")
         if rest:
             lower = depth - rest
-            raise ValueError(f"depth must be 6n + 2, not {depth}; the nearest are {lower} and {lower + 6}.")
+            raise ValueError(f"depth must be 6n + 2, not {depth}; the nearest are {lower} and {lower + 6}")
         if image_size < 4:
-            raise ValueError(f"CifarResNet takes an image_size of at least 4, not {image_size}.")
+            raise ValueError(f"CifarResNet takes an image_size of at least 4, not {image_size}")
         self.net = nn.Sequential(
             nn.Conv2d(3, 16, 3, padding=1, bias=False),
             nn.BatchNorm2d(16),

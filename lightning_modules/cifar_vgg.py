@@ -43,7 +43,7 @@ class CifarVGG(Classifier):
     ) -> None:
         super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
         if image_size < 32 or image_size % 32:
-            raise ValueError(f"CifarVGG takes an image_size that is a positive multiple of 32, not {image_size}.")
+            raise ValueError(f"CifarVGG takes an image_size that is a positive multiple of 32, not {image_size}")
         self.net = nn.Sequential(
             block(3, 64, [0.3, 0]),
             block(64, 128, [0.4, 0]),

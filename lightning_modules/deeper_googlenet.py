@@ -83,9 +83,7 @@ class DeeperGoogLeNet(Classifier):
     ) -> None:
         super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
         if image_size < 16 or image_size % 16:
-            raise ValueError(
-                f"DeeperGoogLeNet takes an image_size that is a positive multiple of 16, not {image_size}."
-            )
+            raise ValueError(f"DeeperGoogLeNet takes an image_size that is a positive multiple of 16, not {image_size}")
         layers: list[nn.Module] = [conv(3, 64, 5), pool(), conv(64, 64, 1), conv(64, 192, 3), pool()]
         channels = 192
         for stage in (INCEPTION_3, INCEPTION_4 if inception_4 else ()):

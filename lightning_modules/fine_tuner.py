@@ -62,7 +62,7 @@ def features_of(backbone: Classifier, body: nn.Module, image_size: int) -> int:
         smallest = smallest_size(body)
         size = f"at least {smallest}" if takes(body, smallest) else str(backbone.image_size)
         name = getattr(backbone, "architecture", type(backbone).__name__)
-        raise ValueError(f"the body of {name} takes an image_size of {size}, not {image_size}.")
+        raise ValueError(f"the body of {name} takes an image_size of {size}, not {image_size}")
     return on_shapes(body, 2, 3, image_size, image_size).flatten(1).shape[1]
 
 

@@ -38,7 +38,7 @@ class GoogLeNet(Classifier):
     ) -> None:
         super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
         if image_size < 15:
-            raise ValueError(f"GoogLeNet takes an image_size of at least 15, not {image_size}.")
+            raise ValueError(f"GoogLeNet takes an image_size of at least 15, not {image_size}")
         self.net = models.googlenet(num_classes=num_classes, aux_logits=auxiliary, init_weights=True)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class MiniGoogLeNet(Classifier):
     ) -> None:
         super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
         if image_size < SMALLEST:
-            raise ValueError(f"MiniGoogLeNet takes an image_size of at least {SMALLEST}, not {image_size}.")
+            raise ValueError(f"MiniGoogLeNet takes an image_size of at least {SMALLEST}, not {image_size}")
         self.net = nn.Sequential(
             conv(3, 96, 3, padding=1),
             inception(96, 32, 32),

@@ -54,7 +54,7 @@ class MiniVGGNet(Classifier):
     ) -> None:
         super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
         if image_size < 4 or image_size % 4:
-            raise ValueError(f"MiniVGGNet takes an image_size that is a positive multiple of 4, not {image_size}.")
+            raise ValueError(f"MiniVGGNet takes an image_size that is a positive multiple of 4, not {image_size}")
         self.net = nn.Sequential(
             block(3, 32, pool_dropout),
             block(32, 64, pool_dropout),

@@ -1,4 +1,4 @@
-"""torchvision's pretrained weights: downloaded once, compared with the check sum in their name, and free of code."""
+"""torchvision's pretrained weights: downloaded once, compared with the checksum in their name, and free of code."""
 
 import hashlib
 import os
@@ -31,7 +31,7 @@ def published_weights(weights: models.WeightsEnum, architecture: str, auxiliary:
     published = re.search(r"-([0-9a-f]{8,})\.", file.name)
     with file.open("rb") as content:
         if published and not hashlib.file_digest(content, "sha256").hexdigest().startswith(published[1]):
-            raise ValueError(f"{file} is not what torchvision published (its check sum differs); delete it")
+            raise ValueError(f"{file} is not what torchvision published (its checksum differs); delete it")
     read_tensors(file, f"delete it, {REMEDY}")  # refuses code; torchvision itself, which comes next, does not
     arguments = {} if auxiliary is None else {"aux_logits": auxiliary}
     return models.get_model(architecture, weights=weights, **arguments).state_dict()

@@ -104,19 +104,19 @@ class ResNet(Classifier):
             raise ValueError(f"block_weight_decay is {block_weight_decay}; it must be at least 0")
         self.block_weight_decay = block_weight_decay
         if not stages or min(stages) < 1:
-            raise ValueError(f"stages must name at least one stage, of at least one module each, not {stages}.")
+            raise ValueError(f"stages must name at least one stage, of at least one module each, not {stages}")
         if len(filters) != len(stages) + 1:
             raise ValueError(
                 f"filters must name the stem and then each of the {len(stages)} stages: "
-                f"{len(stages) + 1} numbers, not {len(filters)}."
+                f"{len(stages) + 1} numbers, not {len(filters)}"
             )
         if any(channels < 4 or channels % 4 for channels in filters):
-            raise ValueError(f"filters must be positive multiples of 4, not {filters}.")
+            raise ValueError(f"filters must be positive multiples of 4, not {filters}")
         if stem not in ("cifar", "tiny_imagenet"):
-            raise ValueError(f"stem must be 'cifar' or 'tiny_imagenet', not {stem!r}.")
+            raise ValueError(f"stem must be 'cifar' or 'tiny_imagenet', not {stem!r}")
         smallest = 2 ** (len(stages) - 1 + (stem == "tiny_imagenet"))
         if image_size < smallest:
-            raise ValueError(f"This ResNet takes an image_size of at least {smallest}, not {image_size}.")
+            raise ValueError(f"This ResNet takes an image_size of at least {smallest}, not {image_size}")
 
         if stem == "cifar":
             stem_layers = [nn.Conv2d(3, filters[0], 3, padding=1, bias=False)]

@@ -133,11 +133,11 @@ class TorchvisionModel(Classifier):
         known = models.list_models(module=models)
         if architecture not in known:
             near = difflib.get_close_matches(architecture, known, n=5, cutoff=0.5) or known
-            raise ValueError(f"torchvision has no classifier {architecture!r}; it has {', '.join(near)}.")
+            raise ValueError(f"torchvision has no classifier {architecture!r}; it has {', '.join(near)}")
         multiple = multiple_of(architecture)
         if image_size < 1 or image_size % multiple:
             raise ValueError(
-                f"{architecture} takes an image_size that is a positive multiple of {multiple}, not {image_size}."
+                f"{architecture} takes an image_size that is a positive multiple of {multiple}, not {image_size}"
             )
         self.architecture = architecture
         self.auxiliary = auxiliary
@@ -147,7 +147,7 @@ class TorchvisionModel(Classifier):
         if not takes(self.net, image_size):
             remedy = "; with auxiliary: false less is enough" if auxiliary and architecture == "inception_v3" else ""
             raise ValueError(
-                f"{architecture} takes an image_size of at least {smallest_size(self.net)}, not {image_size}{remedy}."
+                f"{architecture} takes an image_size of at least {smallest_size(self.net)}, not {image_size}{remedy}"
             )
 
     @property

@@ -54,7 +54,7 @@ class UnpaddedNet(Classifier):
         super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
         if image_size < 16 or image_size % STRIDE:
             raise ValueError(
-                f"UnpaddedNet takes an image_size that is a multiple of 4 and at least 16, not {image_size}."
+                f"UnpaddedNet takes an image_size that is a multiple of 4 and at least 16, not {image_size}"
             )
         size = ((image_size - 4) // 2 - 4) // 2
         self.net = nn.Sequential(

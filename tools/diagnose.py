@@ -18,8 +18,10 @@ Differences below two standard errors of these numbers of pictures are not calle
 change the run's data section, if its packed set has moved.
 """
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
@@ -163,10 +165,10 @@ def ill(run: Run) -> str | None:
 
 def error_rate(text: str) -> float:
     """A share of wrong answers."""
-    value = float(text)
-    if not 0 <= value < 1:
-        raise ValueError
-    return value
+    with suppress(ValueError):
+        if 0 <= (value := float(text)) < 1:
+            return value
+    raise argparse.ArgumentTypeError(f"{text} is no share of wrong answers; 5 % are 0.05")
 
 
 def main() -> None:

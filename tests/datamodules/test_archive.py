@@ -142,7 +142,7 @@ def test_a_single_wrong_bit_gives_files_or_a_clear_error(tmp_path: Path, ending:
         except ValueError as error:
             assert archive.name in str(error)
             refused += 1
-        else:  # a plain tar has no check sum, and a zip none of its directory
+        else:  # a plain tar has no checksum, and a zip none of its directory
             assert ending in ("tar", "zip") or contents(tmp_path / "raw" / f"set{number}") == FILES
     assert refused > 30 or ending == "tar"
 
@@ -281,7 +281,7 @@ def test_millions_of_members_are_a_bomb(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_a_member_that_lies_about_its_size(tmp_path: Path) -> None:
-    """The directory of a zip says 10 bytes; what unpacks is no more than it says, and is refused by its check sum."""
+    """The directory of a zip says 10 bytes; what unpacks is no more than it says, and is refused by its checksum."""
     archive = make_archive(tmp_path / "set.zip", {"a.bin": bytes(1_000_000)})
     content = archive.read_bytes().replace((1_000_000).to_bytes(4, "little"), (10).to_bytes(4, "little"))
     archive.write_bytes(content)

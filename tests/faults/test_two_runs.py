@@ -49,4 +49,4 @@ def test_who_waits_packs_if_the_other_is_killed(place) -> None:
     second.succeeds()
     folder = Digits(root="fresh").folder
     assert sets(place) == [f".{folder.name}.lock", folder.name]
-    place.fit(*FRESH, "--name", "c").succeeds()  # which proves every check sum
+    place.fit(*FRESH, "--name", "c").succeeds()  # which proves every checksum

@@ -80,7 +80,7 @@ def test_a_fine_tuned_networks_body_is_the_one_it_got() -> None:
 def test_a_size_that_the_body_cannot_take_is_refused(architecture: str, size: int, told: str) -> None:
     with torch.device("meta"):
         backbone = TorchvisionModel(1000, 224, architecture)
-    with pytest.raises(ValueError, match=f"the body of {told}, not {size}."):
+    with pytest.raises(ValueError, match=f"the body of {told}, not {size}$"):
         FineTuner(17, size, backbone)
 
 
@@ -93,7 +93,7 @@ def test_a_factor_of_no_part_is_refused() -> None:
 @pytest.mark.parametrize("size", [1, 3])
 def test_a_size_that_our_networks_body_cannot_take_is_refused(size: int) -> None:
     FineTuner(17, 4, MiniVGGNet(10, 32))
-    with pytest.raises(ValueError, match=f"the body of MiniVGGNet takes an image_size of at least 4, not {size}."):
+    with pytest.raises(ValueError, match=f"the body of MiniVGGNet takes an image_size of at least 4, not {size}$"):
         FineTuner(17, size, MiniVGGNet(10, 32))
 
 

@@ -31,7 +31,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def publish(content: object, folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make the weights' address a file with its check sum in its name; where it will lie."""
+    """Make the weights' address a file with its checksum in its name; where it will lie."""
     folder.mkdir()
     torch.save(content, folder / "weights.pth")
     digest = hashlib.sha256((folder / "weights.pth").read_bytes()).hexdigest()
