@@ -48,10 +48,11 @@ class EMA(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start from the weights, or from the averages of the checkpoint that the run goes on from."""
-        weights = averaged(pl_module)
+        self.weights = averaged(pl_module)  # steps change them in place; to list them takes as long as to average
         if not self.averages:
-            self.averages = [tensor.clone() for tensor in weights]
-        self.averages = [average.to(weight.device) for average, weight in zip(self.averages, weights, strict=True)]
+            self.averages = [tensor.clone() for tensor in self.weights]
+        pairs = zip(self.averages, self.weights, strict=True)
+        self.averages = [average.to(weight.device) for average, weight in pairs]
         self.steps = trainer.global_step
 
     def on_train_batch_end(
@@ -62,7 +63,7 @@ class EMA(Callback):
             return
         self.steps = trainer.global_step
         kept = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        torch._foreach_lerp_(self.averages, averaged(pl_module), 1 - kept)
+        torch._foreach_lerp_(self.averages, self.weights, 1 - kept)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Validate the averages."""
@@ -90,7 +91,7 @@ class EMA(Callback):
     def _swap(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.state.fn != "fit" or trainer.sanity_checking:
             return
-        for average, weight in zip(self.averages, averaged(pl_module), strict=True):
+        for average, weight in zip(self.averages, self.weights, strict=True):
             kept = weight.clone()
             weight.copy_(average)
             average.copy_(kept)

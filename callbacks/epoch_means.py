@@ -141,7 +141,8 @@ def joined(batches: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     rows = {name: torch.cat([batch[name] for batch in batches]) for name in batches[0] if name != "loss"}
     losses = torch.stack([batch["loss"] for batch in batches])
     losses = losses.to(widest_float(losses.device))
-    sizes = losses.new_tensor([samples(batch) for batch in batches])
+    sizes = torch.tensor([samples(batch) for batch in batches], dtype=losses.dtype)
+    sizes = sizes.to(losses.device, non_blocking=True)  # made there, they would wait for all that it has to do
     return {"loss": (losses * sizes).sum() / sizes.sum(), **rows}
 
 

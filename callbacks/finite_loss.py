@@ -46,7 +46,7 @@ class FiniteLoss(Callback):
         if not trainer.training:
             return
         self._look_at_all(trainer)
-        if not all(weights.isfinite().all() for weights in pl_module.parameters()):
+        if not torch.stack([weights.isfinite().all() for weights in pl_module.parameters()]).all():
             raise ValueError(
                 f"weights are no longer finite after step {trainer.global_step}, in epoch "
                 f"{trainer.current_epoch + 1}; {remedy(pl_module)}"

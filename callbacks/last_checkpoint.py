@@ -70,6 +70,9 @@ class LastCheckpoint(Checkpoint):
         if threading.current_thread() is threading.main_thread():
             for number in SIGNALS:
                 signal.signal(number, self._note)
+        # Lightning's processes ask each other before each step, and wait for the device to answer, about a SIGTERM of
+        # which it does not know any more
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int

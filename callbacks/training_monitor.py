@@ -4,6 +4,7 @@ import json
 import logging
 import math
 import statistics
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from callbacks.whole_file import dispensable_file
 HISTORY, PICTURE, TIMINGS = "history.json", "history.png", "timings.json"
 TRAIN, VAL, BEST, CHANGE = "#4477aa", "#ee6677", "#888888", "#228833"
 OUTLIER = 20  # times the median loss: beside such an epoch the others would be a flat line
+PAUSE = 10.0  # seconds from one drawing to the next
 LONG_WAIT = 0.1  # share of the training time that, spent waiting for data, is worth a word
 
 Record = dict[str, float | None]
@@ -60,6 +62,8 @@ logger = logging.getLogger("litvision")
 class TrainingMonitor(Callback):
     """Writes ``history.json`` and ``history.png`` into the run's folder, and a line into its log, after each epoch.
 
+    Short epochs share a drawing, which takes longer than a GPU needs for hundreds of steps.
+
     A record holds ``epoch`` (finished ones, counted from 1), ``step``, ``lr`` (of the last step) and every ``train/``
     and ``val/`` metric of that epoch, null where it is not finite. No clock time is among them: a run that was
     interrupted and resumed has the same history as one that was not. ``timings.json`` has the ``seconds`` of each
@@ -69,6 +73,10 @@ class TrainingMonitor(Callback):
     Raises:
         ValueError: at setup, if a metric is listed after the monitor and so would miss its own epoch.
     """
+
+    def __init__(self) -> None:
+        self.history: list[Record] = []
+        self._drawn, self._drawn_at = 0, -math.inf  # how many epochs, and when
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Refuse an order of callbacks in which training metrics come too late."""
@@ -82,7 +90,6 @@ class TrainingMonitor(Callback):
         # not current_epoch: with max_steps, a resumed trainer counts the last epoch as unfinished for a moment
         finished = trainer.fit_loop.epoch_progress.current.processed
         folder = Path(trainer.default_root_dir)
-        self.history: list[Record] = []
         self.timings: list[Record] = []
         if trainer.is_global_zero:
             self.history, self.timings = (earlier(folder / name, finished) for name in (HISTORY, TIMINGS))
@@ -135,13 +142,28 @@ class TrainingMonitor(Callback):
         folder = Path(trainer.default_root_dir)
         write(self.history, folder / HISTORY)
         write(self.timings, folder / TIMINGS)
-        draw(self.history, folder / PICTURE, changes(folder))
+        self._draw(trainer, PAUSE)
         for dashboard in trainer.loggers:
             logged = {"lr": record["lr"], **{f"speed/{name}": value for name, value in speed.items()}}
             dashboard.log_metrics(logged, step=step_of(trainer))
         shown = [line(record, trainer.max_epochs), f"{images_per_second:,.0f} images/s".replace(",", " ")]
         shown += [f"{seconds:.1f} s", *[f"waited for data {100 * data_wait:.0f} %"] * (data_wait > LONG_WAIT)]
         logger.info("  ".join(shown))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw the last epochs."""
+        self._draw(trainer)
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """The same of a training that does not end well."""
+        self._draw(trainer)
+
+    def _draw(self, trainer: Trainer, pause: float = 0.0) -> None:
+        """Draw the history, if it has grown, and so many seconds after the last time."""
+        if len(self.history) > self._drawn and time.monotonic() - self._drawn_at >= pause:
+            folder = Path(trainer.default_root_dir)
+            draw(self.history, folder / PICTURE, changes(folder))
+            self._drawn, self._drawn_at = len(self.history), time.monotonic()
 
     def _begin_epoch(self) -> None:
         self._clock = StepClock()
@@ -242,13 +264,13 @@ def draw_metric(axes: Axes, history: list[Record], metric: str, scale: float, be
         axes.legend(frameon=False, loc="upper right" if metric == "loss" else "lower right")
 
 
-def curve(history: list[Record], name: str) -> tuple[list[float], list[float]]:
+def curve(history: Sequence[Record], name: str) -> tuple[list[float], list[float]]:
     """Epochs in which a metric was measured and finite, and its values."""
     points = [(record["epoch"], record[name]) for record in history if record.get(name) is not None]
     return [epoch for epoch, _ in points], [value for _, value in points]
 
 
-def best_epoch(history: list[Record]) -> int | None:
+def best_epoch(history: Sequence[Record]) -> int | None:
     """The first epoch with the highest score in validation, or with the lowest validation loss without one."""
     for name, sign in ((f"val/{score_of(history).metric}", 1), ("val/loss", -1)):
         epochs, measured = curve(history, name)

@@ -10,7 +10,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask t
 import albumentations
 import numpy as np
 
-from datamodules.shards import ShardDataset
+from datamodules.shards import ShardDataset, Sources
 
 Transform = albumentations.BasicTransform | albumentations.BaseCompose
 
@@ -35,7 +35,7 @@ class AugmentedPictures:
     def __len__(self) -> int:
         return len(self.shards)
 
-    def gather(self, keys: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], np.ndarray]:
+    def gather(self, keys: np.ndarray) -> tuple[Sources, np.ndarray]:
         """The augmented pictures of keys ``(B,)``: see ``ShardDataset.gather``."""
         sources, labels = self.shards.gather(keys)
         augmented: dict[int, np.ndarray] = {}
@@ -59,9 +59,8 @@ def transformed_size(transforms: Sequence[Transform], size: int) -> int:
     """Height and width of what the transforms make of a square picture."""
     if not transforms:
         return size
-    height, width = albumentations.Compose(list(transforms))(image=np.zeros((size, size, 3), np.uint8))["image"].shape[
-        :2
-    ]
+    made = albumentations.Compose(list(transforms))(image=np.zeros((size, size, 3), np.uint8))["image"]
+    height, width = made.shape[:2]
     if height != width:
         raise ValueError(f"the transforms make pictures of {height}x{width} pixels; they must be square")
     return height

@@ -378,8 +378,7 @@ class ImageDataModule(LightningDataModule):
         border: Border = "replicate",
         interpolation: Interpolation = "linear",
     ) -> Tensor:
-        matrices = torch.from_numpy(matrices).to(images.device, non_blocking=True)
-        return warp_on_device(images, matrices.expand(len(images), 2, 3), self.input_size, border, interpolation)
+        return warp_on_device(images, matrices, self.input_size, border, interpolation)
 
     def _evaluation_loader(self, split: str) -> BatchLoader | DataLoader:
         pictures, world_size = self.splits[split], self.trainer.world_size

@@ -130,8 +130,8 @@ class BatchAugment:
         angle = 2 * np.pi * self.hue * (2 * drawn["hue"] - 1)
         matrices = turns_about_grey(angle) @ saturations(saturation) * (brightness * contrast)[:, None, None]
         pixels = images.flatten(1, 2).float()  # (B, H * W, 3)
-        luma = torch.tensor(LUMA, device=images.device)
-        grey = (pixels.mean(dim=1) @ luma) * _tensor((1 - contrast) * brightness, images.device)
+        weights = np.outer((1 - contrast) * brightness, LUMA)
+        grey = (pixels.mean(dim=1) * _tensor(weights, images.device)).sum(dim=1)
         mapped = torch.baddbmm(grey.view(-1, 1, 1), pixels, _tensor(matrices, images.device).transpose(1, 2))
         return mapped.clamp_(0, 255).view(images.shape)
 

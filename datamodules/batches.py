@@ -12,8 +12,7 @@ from datamodules.crops import crop, crop_normalized, normalize
 from datamodules.geometry import Border, Interpolation, warp
 from datamodules.loader import BufferPool
 from datamodules.normalization import Normalization
-
-Sources = list[tuple[np.ndarray, np.ndarray, np.ndarray]]
+from datamodules.shards import Sources, gathered
 
 
 class Pictures(Protocol):
@@ -66,11 +65,12 @@ class Batches(Dataset):
         keys = np.asarray(keys, np.int64)
         sources, labels = self.pictures.gather(keys)
         batch = self._buffer(len(keys), sources[0][0].shape[3], np.uint8 if self.lines is None else np.float32)
-        matrices = self.matrices(keys) if self.matrices else np.broadcast_to(np.eye(2, 3), (len(keys), 2, 3))
-        if _whole_pixels(matrices):
-            self._crop(sources, matrices, batch.numpy())
+        if self.matrices is None and self.lines is None:
+            gathered(sources, batch.numpy())
         else:
-            self._warp(sources, matrices, batch.numpy())
+            matrices = self.matrices(keys) if self.matrices else np.broadcast_to(np.eye(2, 3), (len(keys), 2, 3))
+            fill = self._crop if _whole_pixels(matrices) else self._warp
+            fill(sources, matrices, batch.numpy())
         images = batch if self.lines is None else batch.permute(0, 3, 1, 2)
         return images, torch.from_numpy(labels), keys
 

@@ -4,6 +4,7 @@ A matrix ``(2, 3)`` maps pixel coordinates (x, y, 1) of the output to coordinate
 have whole coordinates.
 """
 
+from functools import lru_cache
 from typing import Literal
 
 import cv2
@@ -94,19 +95,30 @@ def warp(
 
 
 def warp_on_device(
-    images: Tensor, matrices: Tensor, size: int, border: Border, interpolation: Interpolation = "linear"
+    images: Tensor, matrices: np.ndarray, size: int, border: Border, interpolation: Interpolation = "linear"
 ) -> Tensor:
-    """A batch uint8 ``(B, H, W, C)`` on its device, seen through matrices ``(B, 2, 3)``: ``(B, size, size, C)``."""
+    """A batch uint8 ``(B, H, W, C)`` on its device, seen through matrices ``(B, 2, 3)``: ``(B, size, size, C)``.
+
+    One matrix ``(1, 2, 3)`` is that of all pictures. Nothing waits for the device.
+    """
     height, width = images.shape[1:3]
-    axis = torch.arange(size, dtype=torch.float32, device=images.device)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    places = torch.stack([x, y, torch.ones_like(x)], dim=-1).view(1, -1, 3)
-    grid = (places @ matrices.float().transpose(1, 2)).view(-1, size, size, 2)
-    grid = 2 * grid / torch.tensor([width - 1, height - 1], device=images.device) - 1
-    planes = images.permute(0, 3, 1, 2).float()
+    scaled = matrices * np.array([[2 / (width - 1)], [2 / (height - 1)]])  # to -1 .. 1, as grid_sample counts
+    scaled[:, :, 2] -= 1
+    lines = torch.from_numpy(scaled.astype(np.float32)).to(images.device, non_blocking=True)
+    grid = (places(size, images.device) @ lines.transpose(1, 2)).view(-1, size, size, 2)
+    planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     mode = TORCH_INTERPOLATIONS[interpolation]
+    grid = grid.expand(len(images), size, size, 2)
     seen = F.grid_sample(planes, grid, mode, TORCH_BORDERS[border], align_corners=True)
     return seen.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
+
+
+@lru_cache(4)  # training, evaluation, and those of another run
+def places(size: int, device: torch.device) -> Tensor:
+    """Coordinates (x, y, 1) of the pixels of a square picture, line by line: float32 ``(size * size, 3)``."""
+    axis = torch.arange(size, dtype=torch.float32, device=device)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    return torch.stack([x, y, torch.ones_like(x)], dim=-1).view(-1, 3)
 
 
 def ten_crops(images: Tensor, size: int) -> Tensor:

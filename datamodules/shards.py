@@ -20,6 +20,8 @@ from torch.utils.data import Dataset
 from datamodules.jpeg import Encoding, decode
 from datamodules.manifest import remedy
 
+Sources = list[tuple[np.ndarray, np.ndarray, np.ndarray]]  # pictures, which of their rows, and their places in a batch
+
 
 def write_shard(path: Path, picture_shape: tuple[int, int, int] | None = None, **arrays: np.ndarray) -> None:
     """Write contiguous, uncompressed datasets: the layout that a memory map can read.
@@ -32,6 +34,15 @@ def write_shard(path: Path, picture_shape: tuple[int, int, int] | None = None, *
             file.create_dataset(name, data=array)
         if picture_shape:
             file["images"].attrs["picture_shape"] = picture_shape
+
+
+def gathered(sources: Sources, out: np.ndarray) -> None:
+    """Fill a batch, uint8 ``(B, H, W, C)``, with pictures as they are stored."""
+    for source, rows, places in sources:
+        if len(sources) == 1:  # mode="clip" spares np.take the buffered copy that mode="raise" makes
+            np.take(source, rows, axis=0, out=out, mode="clip")
+        else:
+            out[places] = source[rows]
 
 
 def row_checksum(picture: np.ndarray | bytes, label: int) -> int:
@@ -220,14 +231,10 @@ class ShardDataset(Dataset):
             raise IndexError(f"rows {rows.min()} to {rows.max()} asked of a split with {len(self)}")
         images = np.empty((len(rows), *self.image_shape), np.uint8)
         sources, labels = self.gather(rows)
-        for source, source_rows, places in sources:
-            if len(sources) == 1:  # mode="clip" spares np.take the buffered copy that mode="raise" makes
-                np.take(source, source_rows, axis=0, out=images, mode="clip")
-            else:
-                images[places] = source[source_rows]
+        gathered(sources, images)
         return torch.from_numpy(images), torch.from_numpy(labels)
 
-    def gather(self, keys: np.ndarray) -> tuple[list[tuple[np.ndarray, np.ndarray, np.ndarray]], np.ndarray]:
+    def gather(self, keys: np.ndarray) -> tuple[Sources, np.ndarray]:
         """Where the pictures of keys ``(B,)`` lie, not copied unless decoded; and their labels int64 ``(B,)``.
 
         The row of a key is its remainder by the number of rows (see ``ShuffledKeys``). Of each shard that is met: its

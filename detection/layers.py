@@ -95,7 +95,7 @@ def _of_maps(layer: nn.Module, before: Tensor, after: Tensor, flattened: tuple[i
     if before.dim() == 2:
         if isinstance(layer, nn.BatchNorm1d) and (not flattened or flattened[1:] == (1, 1)):
             norm = nn.BatchNorm2d(layer.num_features, layer.eps, layer.momentum, layer.affine)
-            norm.load_state_dict(layer.state_dict())
+            norm.load_state_dict(layer.state_dict(), assign=True)  # on their device
             return norm
         raise Refused(f"has a {type(layer).__name__} among its linear layers, which has no place on a map")
     if isinstance(layer, nn.AdaptiveAvgPool2d):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -83,6 +84,20 @@ class Losses(Callback):
             self.file.write_text(json.dumps(self.losses))
 
 
+class Asked(Callback):
+    """Counts the messages by which Lightning's processes would ask each other in each step whether to end."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.broadcast = Mock(wraps=torch.distributed.broadcast)
+        torch.distributed.broadcast = self.broadcast
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.file.write_text(str(self.broadcast.call_count))
+
+
 def fit(
     folder: Path,
     shards: Path,
@@ -129,8 +144,10 @@ def test_gradients_are_those_of_one_process(tmp_path: Path, shards: Path, precis
 
 
 def test_the_loss_of_50_steps_is_that_of_one_process(tmp_path: Path, shards: Path) -> None:
-    for processes in (1, 2):
-        fit(tmp_path / str(processes), shards, processes, Losses(tmp_path / f"{processes}.json"), max_steps=50)
+    for processes, more in ((1, []), (2, [Asked(tmp_path / "asked.txt")])):
+        losses = Losses(tmp_path / f"{processes}.json")
+        fit(tmp_path / str(processes), shards, processes, losses, *more, max_steps=50)
+    assert (tmp_path / "asked.txt").read_text() == "0"
     one, two = (json.loads((tmp_path / f"{processes}.json").read_text()) for processes in (1, 2))
     assert list(one) == list(two) == [str(step) for step in range(1, 51)]
     assert sum(list(one.values())[-10:]) < sum(list(one.values())[:10])

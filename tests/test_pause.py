@@ -127,7 +127,9 @@ def test_a_process_pauses_where_another_one_was_told_to(
     trainer = SimpleNamespace(
         **{"current_epoch": 3, "max_epochs": 9, "global_step": 30, "max_steps": -1, "should_stop": False},
         **{"world_size": 2, "is_global_zero": False, "default_root_dir": tmp_path},
-        fit_loop=SimpleNamespace(epoch_progress=SimpleNamespace(current=None), restarting=False),
+        fit_loop=SimpleNamespace(
+            epoch_progress=SimpleNamespace(current=None), epoch_loop=SimpleNamespace(), restarting=False
+        ),
         strategy=SimpleNamespace(
             root_device=torch.device("cpu"),
             reduce=lambda mine, reduce_op: getattr(torch.stack([mine, torch.tensor(other)]), reduce_op)(),
@@ -213,7 +215,7 @@ def test_resume_auto_passes_over_damaged_checkpoints(command, signalled, whole: 
     middle = len(last) // 2  # a weight
     (folder / "last.ckpt").write_bytes(last[:middle] + bytes([last[middle] ^ 1]) + last[middle + 1 :])
     signalled(STEPS + 6, signal.SIGINT)
-    assert "check sum" in command(*fit)
+    assert "checksum" in command(*fit)
     assert [state(RUNS / "a", name)["global_step"] for name in ("previous", "last")] == [STEPS + 5, STEPS + 6]
     (folder / "last.ckpt").write_bytes(last[:middle])
     (folder / "previous.ckpt").write_bytes(b"")

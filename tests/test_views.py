@@ -64,9 +64,7 @@ def test_a_picture_and_its_mirror_image_are_averaged_in_test_and_predict() -> No
     flags = ["--run", str(RUN), "--name", "both", "--data.views", "flip", *QUIET]
     main.run_command(["test", *flags])
     pictures, normalized = stored_pictures()
-    images = normalized(
-        warp_on_device(pictures, torch.from_numpy(resize_matrix(32, 24)).expand(len(pictures), 2, 3), 24, "replicate")
-    )
+    images = normalized(warp_on_device(pictures, resize_matrix(32, 24)[None], 24, "replicate"))
     expected = mean_probabilities([images, images.flip(3)])
     # OpenCV and torch round an interpolated pixel differently now and then
     folder = RUN.with_name("both")

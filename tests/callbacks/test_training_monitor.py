@@ -18,7 +18,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from callbacks import MeanLoss, StepSchedule, TopKAccuracy, TrainingMonitor
+from callbacks import MeanLoss, StepSchedule, TopKAccuracy, TrainingMonitor, training_monitor
 from callbacks.step_clock import StepClock
 from callbacks.training_monitor import best_epoch, both_stages, draw, line, write
 from lightning_modules import Classifier
@@ -248,6 +248,17 @@ def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(Checkpoints, "on_train_epoch_end", lambda *_: None)
     fit(tmp_path, max_epochs=1)
     assert not list(tmp_path.iterdir())
+
+
+def test_short_epochs_share_a_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(training_monitor, "draw", lambda history, *_: drawn.append(len(history)))
+    fit(tmp_path, max_epochs=3)
+    assert drawn == [1, 3]
+    monkeypatch.setattr(training_monitor, "PAUSE", 0.0)
+    fit(tmp_path, max_epochs=3)
+    assert drawn[2:] == [1, 2, 3]
+    TrainingMonitor().on_exception(None, None, KeyboardInterrupt())  # before the first epoch
 
 
 def test_a_picture_that_fails_is_said_once_and_ends_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

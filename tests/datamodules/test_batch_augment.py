@@ -83,7 +83,7 @@ def test_processor_and_device_agree(augment: BatchAugment, border: str) -> None:
     images, keys = waves(40, 32), np.arange(40)
     matrices, size = augment.matrices(3, keys, 32), augment.output_size(32)
     found = on_cpu(images, matrices, size, border).astype(int)
-    seen = warp_on_device(torch.from_numpy(images), torch.from_numpy(matrices), size, border).numpy()
+    seen = warp_on_device(torch.from_numpy(images), matrices, size, border).numpy()
     if augment is EVERYTHING:  # OpenCV rounds positions to 1/32 pixel, and cuts a black border off differently
         inner = np.abs(found - seen) <= 4
         assert inner.mean() > (0.99 if border == "replicate" else 0.95)
@@ -97,8 +97,7 @@ def test_shifts_by_parts_of_pixels_agree_too(interpolation: str) -> None:
     images = np.random.default_rng(0).integers(0, 256, (40, 32, 32, 3), np.uint8)
     matrices = BatchAugment(shift=0.1, flip=0.5, interpolation=interpolation).matrices(3, np.arange(40), 32)
     found = on_cpu(images, matrices, 32, interpolation=interpolation).astype(int)
-    tensors = torch.from_numpy(images), torch.from_numpy(matrices)
-    seen = warp_on_device(*tensors, 32, "replicate", interpolation).numpy()
+    seen = warp_on_device(torch.from_numpy(images), matrices, 32, "replicate", interpolation).numpy()
     if interpolation == "linear":
         assert np.abs(found - seen).max() <= 13  # OpenCV rounds positions to 1/32 pixel: 2 x 255 / 64, and the rest
         assert np.abs(found - seen).mean() < 3
@@ -124,7 +123,7 @@ def test_nearest_pixels_of_turned_pictures_agree() -> None:
     augment = BatchAugment(crop=24, padding=4, flip=0.5, rotation=20, shift=0.1, zoom=0.2, interpolation="nearest")
     matrices = augment.matrices(3, keys, 32)
     found = on_cpu(images, matrices, 24, interpolation="nearest")
-    seen = warp_on_device(torch.from_numpy(images), torch.from_numpy(matrices), 24, "replicate", "nearest").numpy()
+    seen = warp_on_device(torch.from_numpy(images), matrices, 24, "replicate", "nearest").numpy()
     assert (found == seen).mean() > 0.98  # between two pixels, rounding decides
 
 
@@ -137,7 +136,7 @@ def test_single_pictures_get_the_same_from_the_transform() -> None:
     transform = KerasAffine()
     single = np.stack([transform.apply(image, matrix) for image, matrix in zip(images, matrices, strict=True)])
     assert np.array_equal(on_cpu(images, matrices, 32), single)
-    device = warp_on_device(torch.from_numpy(images), torch.from_numpy(matrices), 32, "replicate").numpy()
+    device = warp_on_device(torch.from_numpy(images), matrices, 32, "replicate").numpy()
     assert np.abs(device.astype(int) - single).max() <= 3
 
 
