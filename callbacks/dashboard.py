@@ -38,9 +38,7 @@ class Dashboard(Callback):
         """See whether anybody looks."""
         self._watched = trainer.strategy.broadcast(bool(trainer.loggers))
 
-    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """See whether anybody looks."""
-        self._watched = trainer.strategy.broadcast(bool(trainer.loggers))
+    on_test_start = on_fit_start
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Show the first batch."""
@@ -64,9 +62,7 @@ class Dashboard(Callback):
         """Forget the one before."""
         self._begin_evaluation()
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget any before."""
-        self._begin_evaluation()
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_batch_end(
         self,

@@ -35,11 +35,11 @@ class EnlargementQuality(Callback):
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Forget what was seen."""
-        self._begin(pl_module)
+        self._samples = 0
+        for _, metric in self._metrics.values():
+            metric.to(pl_module.device).reset()
 
-    def on_test_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Forget what was seen."""
-        self._begin(pl_module)
+    on_test_epoch_start = on_validation_epoch_start
 
     def on_validation_batch_end(
         self,
@@ -51,19 +51,12 @@ class EnlargementQuality(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add a batch."""
-        self._add(outputs)
+        targets = outputs["targets"].float()
+        self._samples += len(targets)
+        for way, metric in self._metrics.values():
+            metric.update(outputs[way].float().clamp(0, 1), targets)
 
-    def on_test_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: dict[str, Tensor],
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        """Add a batch."""
-        self._add(outputs)
+    on_test_batch_end = on_validation_batch_end
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the validation."""
@@ -83,17 +76,6 @@ class EnlargementQuality(Callback):
         metrics = {name: v.item() for name, v in trainer.callback_metrics.items() if name.startswith("test/")}
         write_metrics(metrics, self._tested, Path(trainer.default_root_dir) / METRICS)
         print(f"test PSNR = {metrics['test/psnr']:.2f} dB, bicubic {metrics['test/psnr_bicubic']:.2f} dB", flush=True)
-
-    def _begin(self, pl_module: LightningModule) -> None:
-        self._samples = 0
-        for _, metric in self._metrics.values():
-            metric.to(pl_module.device).reset()
-
-    def _add(self, outputs: dict[str, Tensor]) -> None:
-        targets = outputs["targets"].float()
-        self._samples += len(targets)
-        for way, metric in self._metrics.values():
-            metric.update(outputs[way].float().clamp(0, 1), targets)
 
     def _log(self, stage: str, pl_module: LightningModule) -> None:
         for name, (_, metric) in self._metrics.items():
