@@ -6,7 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
@@ -21,6 +21,17 @@ def command_line(description: str) -> argparse.ArgumentParser:
     return argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
+
+
+def at_least(smallest: int) -> Callable[[str], int]:
+    """The type of a flag that is a whole number, and none that is smaller."""
+
+    def integer(text: str) -> int:
+        if int(text) < smallest:
+            raise argparse.ArgumentTypeError(f"{text} is less than {smallest}")
+        return int(text)
+
+    return integer
 
 
 def as_typed(script: str) -> str:

@@ -12,7 +12,7 @@ import pytest
 from rich.table import Table
 
 import terminal
-from terminal import as_typed, command_line, plainly, screen
+from terminal import as_typed, at_least, command_line, plainly, screen
 
 PROJECT = Path(terminal.__file__).parent
 
@@ -67,6 +67,16 @@ def test_flags_are_written_in_full(capsys):
     with pytest.raises(SystemExit):
         parser.parse_args(["--help"])
     assert "\n  Two, as it is laid out." in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("given", "told"), [("1", "1 is less than 2"), ("-3", "-3 is less than 2"), ("2.5", "'2.5'")])
+def test_a_whole_number_that_is_not_smaller(given: str, told: str, capsys):
+    parser = command_line("")
+    parser.add_argument("--folds", type=at_least(2))
+    assert parser.parse_args(["--folds", "2"]).folds == 2
+    with pytest.raises(SystemExit):
+        parser.parse_args(["--folds", given])
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ from confidence import Metrics, spreads, table
 from datamodules.manifest import Manifest
 from fit_and_test import finished_run, refuse
 from run_record import RunRecord
-from terminal import command_line, plainly, screen
+from terminal import at_least, command_line, plainly, screen
 
 
 def out_of_fold(runs: Sequence[Path]) -> Predictions:
@@ -66,11 +66,9 @@ def main() -> None:
     """Train the folds; print and write what they reach."""
     parser = command_line(__doc__)
     parser.add_argument("--config", type=Path, required=True, metavar="EXPERIMENT.yaml")
-    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--folds", type=at_least(2), default=5)
     parser.add_argument("--name", help="of the runs; the fold, or `folds5`, is appended")
     arguments, flags = parser.parse_known_args()
-    if arguments.folds < 2:
-        parser.error(f"--folds is {arguments.folds}; it must be at least 2")
     prefix, folds = f"{arguments.name}-" if arguments.name else "", arguments.folds
     with plainly():
         refuse(flags, "--data.folds", "--data.fold")

@@ -25,7 +25,7 @@ from callbacks.prediction_store import Predictions
 from lightning_modules.layer_output import default_layer, map_of, recorded
 from pictures import draw, listed, named_picture, refuse_to_replace, require_folder, tested_pictures
 from predictor import Predictor
-from terminal import command_line, plainly
+from terminal import at_least, command_line, plainly
 
 
 def grad_cam(predictor: Predictor, layer: str, image: np.ndarray, label: int | None) -> tuple[int, float, np.ndarray]:
@@ -146,10 +146,8 @@ def main() -> None:
         command = commands.add_parser(name)
         command.add_argument("run", metavar="RUN", type=Path, help="folder of a tested run")
         command.add_argument("out", metavar="FILE.png", type=Path)
-        command.add_argument(f"--{option}", type=int, default=default, help=f"{told} (default {default})")
+        command.add_argument(f"--{option}", type=at_least(1), default=default, help=f"{told} (default {default})")
     arguments = parser.parse_args()
-    if min(getattr(arguments, "count", 1), getattr(arguments, "bins", 1)) < 1:
-        parser.error("--count and --bins must be at least 1")
     failed: list[str] = []
     with plainly():
         refuse_to_replace(arguments.out, [])

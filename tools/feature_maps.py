@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from lightning_modules.layer_output import default_layer, map_of, recorded
 from pictures import draw, named_picture, refuse_to_replace
 from predictor import Predictor
-from terminal import command_line, plainly
+from terminal import at_least, command_line, plainly
 
 COLUMNS = 8
 
@@ -70,10 +70,8 @@ def main() -> None:
     parser.add_argument("out", metavar="FILE.png", type=Path)
     parser.add_argument("--filters", action="store_true", help="draw the filters of the first convolution")
     parser.add_argument("--layer", help="the layer to look at")
-    parser.add_argument("--channels", type=int, default=64, help="the first of them are drawn (default 64)")
+    parser.add_argument("--channels", type=at_least(1), default=64, help="the first of them are drawn (default 64)")
     arguments = parser.parse_args()
-    if arguments.channels < 1:
-        parser.error("--channels must be at least 1")
     if arguments.filters != (arguments.picture is None):
         parser.error("name either a picture or --filters")
     with plainly():

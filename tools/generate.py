@@ -32,7 +32,7 @@ from lightning_modules import DCGAN
 from lightning_modules.saved import saved_network
 from pictures import data_of
 from predictor import Predictor
-from terminal import command_line, plainly
+from terminal import at_least, command_line, plainly
 
 PRESENT = 0.01  # share of the pictures from which on a class counts as there
 SURE = 0.9
@@ -111,17 +111,17 @@ def main() -> None:
     """Generate, then write or score."""
     parser = command_line(__doc__)
     parser.add_argument("network", metavar="NETWORK")
-    parser.add_argument("--count", type=int, default=256, help="pictures (default 256)")
+    parser.add_argument("--count", type=at_least(1), default=256, help="pictures (default 256)")
     parser.add_argument("--seed", type=int, default=0, help="of the noise (default 0)")
     parser.add_argument("--classes", nargs="+", default=[], metavar="CLASS", help="those to make, in turn")
-    parser.add_argument("--walk", type=int, default=1, metavar="STEPS", help="from one picture to the next in so many")
+    parser.add_argument(
+        "--walk", type=at_least(1), default=1, metavar="STEPS", help="from one picture to the next in so many"
+    )
     parser.add_argument("--out", type=Path, help="a montage of all")
     parser.add_argument("--folder", type=Path, help="each as a file: 00000-CLASS.png, or 00000.png")
     parser.add_argument("--score", nargs="+", default=[], metavar="CLASSIFIER")
     parser.add_argument("--compare", action="store_true", help="with the real pictures of the run")
     arguments = parser.parse_args()
-    if arguments.count < 1 or arguments.walk < 1:
-        parser.error("--count and --walk must be at least 1")
     if not (arguments.out or arguments.folder or arguments.score):
         parser.error("say what to do with the pictures: --out FILE, --folder FOLDER or --score CLASSIFIER")
     if arguments.compare and not arguments.score:

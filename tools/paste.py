@@ -18,7 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import datamodules
 from datamodules.pasted import SIZE, Scene, scene
 from datamodules.samples import Samples
-from terminal import command_line, plainly
+from terminal import at_least, command_line, plainly
 
 TRUTH = "boxes.json"
 
@@ -57,15 +57,13 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("folder", metavar="FOLDER", type=Path)
     parser.add_argument("--objects", choices=["Digits", "CIFAR10"], default="Digits", help="data set (default Digits)")
-    parser.add_argument("--pictures", type=int, default=100, help="how many (default 100)")
+    parser.add_argument("--pictures", type=at_least(1), default=100, help="how many (default 100)")
     parser.add_argument("--seed", type=int, default=1, help="of all that is random (default 1)")
     parser.add_argument("--sides", type=int, nargs=2, default=[32, 96], help="of objects in pixels (default 32 96)")
-    parser.add_argument("--most", type=int, default=4, help="objects in a picture, one at least (default 4)")
+    parser.add_argument("--most", type=at_least(1), default=4, help="objects in a picture, one at least (default 4)")
     parser.add_argument("--root", default="data", help="folder of packed data (default data)")
     parser.add_argument("--source", help="folder with the raw files of the data set")
     arguments = parser.parse_args()
-    if min(arguments.pictures, arguments.most) < 1:
-        parser.error("--pictures and --most must be at least 1")
     if not 8 <= arguments.sides[0] <= arguments.sides[1] <= min(SIZE):
         parser.error(f"--sides must rise and lie between 8 and {min(SIZE)}")
     with plainly():

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pictures import listed, picture
 from predictor import Predictor
-from terminal import command_line, plainly, screen
+from terminal import at_least, command_line, plainly, screen
 
 Prediction = dict[str, str | list[dict[str, str | float]]]
 
@@ -81,13 +81,13 @@ def main() -> None:
     parser = command_line(__doc__)
     parser.add_argument("network", metavar="NETWORK")
     parser.add_argument("pictures", metavar="PICTURES", nargs="+")
-    parser.add_argument("--top", type=int, default=5, help="classes of each picture, most probable first (default 5)")
+    parser.add_argument(
+        "--top", type=at_least(1), default=5, help="classes of each picture, most probable first (default 5)"
+    )
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
-    parser.add_argument("--batch_size", type=int, default=64, help="pictures at a time (default 64)")
+    parser.add_argument("--batch_size", type=at_least(1), default=64, help="pictures at a time (default 64)")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     arguments = parser.parse_args()
-    if arguments.top < 1 or arguments.batch_size < 1:
-        parser.error("--top and --batch_size must be at least 1")
     with plainly():
         places = listed(arguments.pictures)
         predictor = Predictor.load(arguments.network).to(arguments.device)

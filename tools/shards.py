@@ -40,7 +40,7 @@ from datamodules.batches import Batches
 from datamodules.manifest import MANIFEST, Manifest, Shard, verify
 from datamodules.shards import ShardDataset
 from pictures import draw
-from terminal import command_line, plainly, screen
+from terminal import at_least, command_line, plainly, screen
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # on Windows
 
@@ -239,7 +239,7 @@ def parser() -> argparse.ArgumentParser:
     preview.add_argument("out", type=Path, metavar="OUT.png")
     preview.add_argument("--split", default="train", help="of FOLDER (default: train)")
     preview.add_argument("--sample", type=int, default=0, help="row of EXPERIMENT's training split (default: 0)")
-    preview.add_argument("--count", type=int, default=24, help="pictures to draw (default: 24)")
+    preview.add_argument("--count", type=at_least(1), default=24, help="pictures to draw (default: 24)")
     return top
 
 
@@ -266,8 +266,6 @@ def main() -> None:
     reads_experiment = arguments.command == "pack" or (arguments.command == "preview" and not arguments.what.is_dir())
     if flags and not reads_experiment:
         top.error(f"{' '.join(flags)}: {arguments.command} takes no such flags")
-    if getattr(arguments, "count", 1) < 1:
-        top.error("--count must be at least 1")
     for library in ("pytorch_lightning", "lightning_fabric"):  # no trainer is used
         logging.getLogger(library).setLevel(logging.WARNING)
     with plainly():

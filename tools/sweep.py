@@ -30,7 +30,7 @@ from fit_and_test import Hopeless, finished_run, is_classifier
 from sweeps.pruning import hopeless
 from sweeps.results import Result, best_of, in_order, reason_in, table_of, write, write_picture
 from sweeps.space import Choices, Values, as_flags, parsed
-from terminal import command_line, plainly, screen
+from terminal import at_least, command_line, plainly, screen
 
 try:
     from optuna.trial import TrialState
@@ -119,7 +119,7 @@ def main() -> None:
     parser.add_argument("--metric", default="val/top1", help="of validation, in the history of a run")
     parser.add_argument("--direction", choices=["max", "min"], help="min for a metric that ends in loss, else max")
     parser.add_argument("--prune", action="store_true", help="stop trials that are worse than the median so far")
-    parser.add_argument("--seed", type=int, default=0, help="of random values")
+    parser.add_argument("--seed", type=at_least(0), default=0, help="of random values")
     parser.add_argument("--name", default="sweep", help="of the sweep and of its runs")
     parser.add_argument("--journal", action="store_true", help="no SQLite: for a network file system")
     arguments, flags = parser.parse_known_args()
@@ -128,8 +128,6 @@ def main() -> None:
         parser.error("give keys by --grid, by --random or by --tpe, and by one of them only")
     if (kinds[0] == "grid") != (arguments.trials is None) or (arguments.trials or 1) < 1:
         parser.error("--random and --tpe need --trials, a number from 1; a grid has as many as there are combinations")
-    if arguments.seed < 0:
-        parser.error("--seed must be at least 0")
     if not arguments.metric.startswith("val/"):
         parser.error(f"--metric {arguments.metric} is not of validation, like val/top1 or val/loss")
     arguments.direction = arguments.direction or ("min" if arguments.metric.endswith("loss") else "max")

@@ -34,7 +34,7 @@ from callbacks.provenance import commit
 from callbacks.whole_file import whole_file, write_json
 from datamodules.features import FeatureReader
 from datamodules.memory import free_memory
-from terminal import command_line, plainly
+from terminal import at_least, command_line, plainly
 
 GRID = (0.1, 1.0, 10.0, 100.0, 1000.0, 10000.0)
 TOLERANCE = 1e-4  # of the gradient of the objective per sample and unit of C, as scikit-learn's default
@@ -272,17 +272,6 @@ def positive(text: str) -> float:
     if not 0 < float(text) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return float(text)
-
-
-def at_least(smallest: int) -> Callable[[str], int]:
-    """A whole number that is not smaller."""
-
-    def whole(text: str) -> int:
-        if int(text) < smallest:
-            raise argparse.ArgumentTypeError(f"{text} is less than {smallest}")
-        return int(text)
-
-    return whole
 
 
 def main() -> None:

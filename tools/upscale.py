@@ -32,7 +32,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from callbacks.whole_file import whole_file
 from datamodules import PhotographPairs
 from pictures import data_of, listed, opened
-from terminal import command_line, plainly, screen
+from terminal import at_least, command_line, plainly, screen
 from upscaler import Comparison, Upscaler, compare
 
 
@@ -138,7 +138,9 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("pictures", metavar="PICTURES", nargs="*")
     top.add_argument("--out", type=Path, default=Path(), metavar="FOLDER", help="default: the current folder")
     top.add_argument("--factor", type=int, help="refuse a network that was trained for another one")
-    top.add_argument("--tile", type=int, default=256, help="pixels that are computed at a time, squared (default 256)")
+    top.add_argument(
+        "--tile", type=at_least(1), default=256, help="pixels that are computed at a time, squared (default 256)"
+    )
     top.add_argument("--evaluate", action="store_true", help="measure, and write no pictures")
     top.add_argument("--format", choices=["table", "csv", "json"], default="table", help="of the measurements")
     top.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -170,8 +172,6 @@ def main() -> None:
     """Tell by the exit code whether every picture could be enlarged."""
     top = parser()
     arguments = top.parse_intermixed_args()  # PICTURES may come after an option
-    if arguments.tile < 1:
-        top.error("--tile must be at least 1")
     if not arguments.pictures and not arguments.evaluate:
         top.error("name the pictures to enlarge")
     with plainly(memory="take a smaller --tile"):

@@ -99,5 +99,5 @@ def test_folds_of_different_pictures_are_refused(validate: Callable, tmp_path: P
 def test_refused(validate: Callable, tmp_path: Path) -> None:
     assert "leave out one of both" in validate("--data.validate_on_test", "true")[0]
     assert "leave out --data.fold: this tool gives it" in validate("--data.init_args.fold", "2")[0]
-    assert "it must be at least 2" in validate("--folds", "1")[0]
+    assert "--folds: 1 is less than 2" in validate("--folds", "1")[0]
     assert not (tmp_path / "runs").exists()

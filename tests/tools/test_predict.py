@@ -148,7 +148,7 @@ def test_what_cannot_be_predicted_with(call: Callable, run: Path, pictures: Path
         ((tmp_path / "nothing", pictures), "is no file"),
         ((tmp_path / "broken.ckpt", pictures), "is damaged"),
         ((tmp_path / "old.ckpt", pictures), "lacks preprocessing"),
-        ((run, pictures, "--top", 0), "at least 1"),
+        ((run, pictures, "--top", 0), "--top: 0 is less than 1"),
     ):
         done = call(predict, *args)
         assert done.status in (1, 2), words

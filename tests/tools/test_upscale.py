@@ -260,7 +260,7 @@ def test_without_pictures_the_held_out_photographs_are_measured(run: Path, call:
     ("args", "words"),
     [
         (("--factor", "3"), "the network was trained for x2; leave out --factor, or take one that was trained with"),
-        (("--tile", "0"), "--tile must be at least 1"),
+        (("--tile", "0"), "--tile: 0 is less than 1"),
         ((), "name the pictures to enlarge"),
     ],
 )
