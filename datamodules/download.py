@@ -24,12 +24,13 @@ from rich.progress import (
 )
 
 ATTEMPTS = 4
+TIMEOUT = 30  # seconds to wait for the server
 DIGITS = {"md5": 32, "sha256": 64, "sha512": 128}
 CHUNK = 2**18
 REMEDY = "download it by hand, unpack it, and pass source=FOLDER"
 
 
-def download(url: str, checksum: str, folder: Path, timeout: float = 30) -> Path:
+def download(url: str, checksum: str, folder: Path) -> Path:
     """The file at ``url``, in ``folder`` under its own name; one that is there already is not fetched again.
 
     A download that was interrupted goes on where it stopped. Nothing carries the final name before its checksum was
@@ -37,7 +38,6 @@ def download(url: str, checksum: str, folder: Path, timeout: float = 30) -> Path
 
     Args:
         checksum: algorithm and hexadecimal digest, as ``sha256:0a1b...``.
-        timeout: seconds to wait for the server.
 
     Raises:
         ConnectionError: it cannot be had.
@@ -55,10 +55,10 @@ def download(url: str, checksum: str, folder: Path, timeout: float = 30) -> Path
     folder.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
     resumed = part.exists()
-    _fetch(url, part, timeout)
+    _fetch(url, part)
     if resumed and not has_checksum(part, checksum):  # what was there belonged to another file
         part.unlink()
-        _fetch(url, part, timeout)
+        _fetch(url, part)
     found = _digest(part, checksum)
     if found != checksum:
         part.unlink()
@@ -82,27 +82,27 @@ def _digest(path: Path, checksum: str) -> str:
         return f"{algorithm}:{hashlib.file_digest(file, begin).hexdigest()}"
 
 
-def _fetch(url: str, part: Path, timeout: float) -> None:
+def _fetch(url: str, part: Path) -> None:
     """Complete the partial file, in a few attempts."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     with Progress(*columns, TransferSpeedColumn(), TimeRemainingColumn()) as progress:
         task = progress.add_task(part.stem, total=None)
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                return _append(url, part, timeout, progress, task)
+                return _append(url, part, progress, task)
             except _LostError as error:
                 if error.final or attempt == ATTEMPTS:
                     raise ConnectionError(f"{url} cannot be downloaded ({error}); {REMEDY}") from error
             time.sleep(2**attempt / 4)
 
 
-def _append(url: str, part: Path, timeout: float, progress: Progress, task: TaskID) -> None:
+def _append(url: str, part: Path, progress: Progress, task: TaskID) -> None:
     """Append to the partial file what it lacks."""
     start = part.stat().st_size if part.exists() else 0
     request = Request(url, headers={"Range": f"bytes={start}-"} if start else {})
     try:
         with _network():
-            response = build_opener(_SecureRedirects).open(request, timeout=timeout)
+            response = build_opener(_SecureRedirects).open(request, timeout=TIMEOUT)
     except _LostError as error:
         if start and error.code == 416:  # nothing lies beyond what is here: the checksum decides
             return

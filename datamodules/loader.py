@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 
 Batch = tuple[Any, ...]
+AHEAD = 2  # batches made ahead for each thread
 
 
 class BatchLoader:
@@ -27,14 +28,10 @@ class BatchLoader:
         make: makes a batch from the keys of its samples; called from several threads.
         batch_sampler: the keys of each batch.
         threads: how many make batches.
-        depth: batches made ahead for each thread.
     """
 
-    def __init__(
-        self, make: Callable[[list[int]], Batch], batch_sampler: BatchSampler, threads: int = 1, depth: int = 2
-    ) -> None:
-        self.make, self.batch_sampler = make, batch_sampler
-        self.threads, self.depth = threads, depth
+    def __init__(self, make: Callable[[list[int]], Batch], batch_sampler: BatchSampler, threads: int = 1) -> None:
+        self.make, self.batch_sampler, self.threads = make, batch_sampler, threads
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -45,7 +42,7 @@ class BatchLoader:
         try:
             for keys in self.batch_sampler:
                 ahead.append(pool.submit(self.make, keys))
-                if len(ahead) > self.threads * self.depth:
+                if len(ahead) > self.threads * AHEAD:
                     yield ahead.popleft().result()
             while ahead:
                 yield ahead.popleft().result()

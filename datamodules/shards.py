@@ -179,16 +179,15 @@ class ShardDataset(Dataset):
 
     Args:
         paths: the shards in order.
-        max_maps: shards that are mapped at the same time; it bounds the memory of a process.
 
     Raises:
         ValueError: a file is not a shard, or its pictures differ in size from the first one's.
     """
 
-    def __init__(self, paths: Sequence[Path], max_maps: int = 1024) -> None:
+    def __init__(self, paths: Sequence[Path]) -> None:
         self._layouts = [_Layout.of(path) for path in paths]
         self._starts = np.cumsum([0] + [layout.shape[0] for layout in self._layouts])
-        self.max_maps = max_maps
+        self.max_maps = 1024  # shards that are mapped at the same time, which bounds the memory of a process
         self._maps: OrderedDict[int, tuple[mmap.mmap, Any, np.ndarray]] = OrderedDict()
         self._lock = threading.Lock()
         self.image_shape = self._layouts[0].shape[1:]

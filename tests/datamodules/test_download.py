@@ -222,13 +222,14 @@ def test_a_name_that_does_not_exist(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         download("https://example.invalid/file.bin", CHECKSUM, tmp_path)
 
 
-def test_a_silent_server_times_out(tmp_path: Path) -> None:
+def test_a_silent_server_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import socket
 
+    monkeypatch.setattr("datamodules.download.TIMEOUT", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/file.bin"
         with pytest.raises(ConnectionError, match="timed out.*source=FOLDER"):
-            download(url, CHECKSUM, tmp_path, timeout=0.05)
+            download(url, CHECKSUM, tmp_path)
 
 
 def test_a_route_lost_in_the_middle_is_resumed(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

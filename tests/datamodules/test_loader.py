@@ -26,7 +26,7 @@ def test_batches_come_in_order_however_long_each_takes(threads: int) -> None:
 
 def test_no_more_batches_are_made_ahead_than_asked() -> None:
     made = []
-    loader = iter(BatchLoader(lambda keys: made.append(keys) or (keys,), [[key] for key in range(100)], 1, depth=2))
+    loader = iter(BatchLoader(lambda keys: made.append(keys) or (keys,), [[key] for key in range(100)]))
     next(loader)
     time.sleep(0.1)
     assert len(made) <= 4  # the one taken, two ahead, and one that took its place
