@@ -118,6 +118,16 @@ def require_folder(out: Path) -> None:
         raise FileNotFoundError(f"the folder {out.parent} is not there; make it, or write {out.name} elsewhere")
 
 
+def require_new_folder(out: Path) -> None:
+    """Refuse to write many files where some are; nothing is made yet.
+
+    Raises:
+        FileExistsError: it holds something, or is a file.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise FileExistsError(f"{out} is not an empty folder; name one that is empty or not there yet")
+
+
 def draw(
     images: Sequence[np.ndarray], titles: Sequence[str], heading: str, out: Path, columns: int | None = None
 ) -> None:

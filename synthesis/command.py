@@ -14,11 +14,11 @@ from torch import Tensor
 
 from messages import Help, of_settings
 from pictures import draw as draw_sheet
-from pictures import named_picture
+from pictures import named_picture, require_new_folder
 from synthesis import walk
 from synthesis.dream import DreamSettings
 from synthesis.networks import NetworkSettings
-from synthesis.result import Speed, new_folder, write_result
+from synthesis.result import Speed, write_result
 from synthesis.step import Step
 from synthesis.style import StyleSettings
 
@@ -65,6 +65,7 @@ def run(
         settings = _settings(kind, command)
         if min(command.walk, command.save_every) < 0:
             raise ValueError("--walk and --save_every must be at least 0")
+        require_new_folder(Path(command.out))
         if command.walk:
             _walk(parser, settings, steps_of, command)
         else:
@@ -104,7 +105,7 @@ def _make(
     """One result: its picture uint8 ``(H, W, 3)``, and how fast it went."""
     torch.manual_seed(settings.seed_everything)
     steps, total = steps_of(settings, command.device)
-    return write_result(new_folder(folder), settings, steps, total, command.save_every)
+    return write_result(folder, settings, steps, total, command.save_every)
 
 
 def _walk(
@@ -118,7 +119,7 @@ def _walk(
         changed, values = walk.draw(plain, space, settings.seed_everything, number)
         checked = _settings(type(settings), parser.parse_object({**changed, "out": command.out}))
         drawn.append((checked, walk.caption(number, values)))
-    folder = new_folder(Path(command.out))
+    folder = Path(command.out)
     made = []
     for number, (each, _) in enumerate(drawn, start=1):
         try:

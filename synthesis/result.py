@@ -42,30 +42,19 @@ def as_array(pixels: Tensor) -> np.ndarray:
     return pixels[0].clamp(0, 255).round().byte().permute(1, 2, 0).cpu().numpy()
 
 
-def new_folder(folder: Path) -> Path:
-    """A folder for a result.
-
-    Raises:
-        FileExistsError: it holds something already.
-    """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} holds something already; name another --out, or delete it")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def write_result(
     folder: Path, settings: DreamSettings | StyleSettings, steps: Iterable[Step], total: int, save_every: int
 ) -> tuple[np.ndarray, Speed]:
     """Go through the steps, and write all that a result has; the picture uint8 ``(H, W, 3)`` and the speed.
 
     Args:
-        folder: an empty one.
+        folder: an empty one, which is made if it is not there.
         settings: that the steps follow from.
         steps: at least one.
         total: how many there are, at most.
         save_every: the picture of every so many iterations is kept in ``iterations/``; none with 0.
     """
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(yaml.safe_dump(asdict(settings), sort_keys=False), encoding="utf-8")
     records: list[Step] = []
     seconds: list[tuple[int, float]] = []

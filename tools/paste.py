@@ -6,7 +6,6 @@ FOLDER gets 000.png and so on, of 320x240 pixels, and boxes.json, which says wha
 Digits are pasted as ink, pictures of CIFAR10 as they are.
 """
 
-import json
 import sys
 from pathlib import Path
 
@@ -16,8 +15,10 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import datamodules
+from callbacks.whole_file import write_json
 from datamodules.pasted import SIZE, Scene, scene
 from datamodules.samples import Samples
+from pictures import require_new_folder
 from terminal import at_least, command_line, plainly
 
 TRUTH = "boxes.json"
@@ -37,8 +38,7 @@ def write(folder: Path, scenes: list[Scene], classes: list[str], settings: dict[
     Raises:
         FileExistsError: something is there already.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} holds files already; name another folder")
+    require_new_folder(folder)
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for number, made in enumerate(scenes):
@@ -49,7 +49,7 @@ def write(folder: Path, scenes: list[Scene], classes: list[str], settings: dict[
             for corners, label in zip(made.corners.tolist(), made.labels, strict=True)
         ]
         pictures.append({"file": name, "boxes": boxes})
-    (folder / TRUTH).write_text(json.dumps({"made_with": settings, "pictures": pictures}, indent=1) + "\n")
+    write_json({"made_with": settings, "pictures": pictures}, folder / TRUTH)
 
 
 def main() -> None:

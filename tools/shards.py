@@ -39,7 +39,7 @@ from datamodules.base import run_seed
 from datamodules.batches import Batches
 from datamodules.manifest import MANIFEST, Manifest, Shard, verify
 from datamodules.shards import ShardDataset
-from pictures import draw
+from pictures import draw, require_new_folder
 from terminal import at_least, command_line, plainly, screen
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}  # on Windows
@@ -101,8 +101,7 @@ def pack(config: Path, flags: Sequence[str]) -> None:
 def export(folder: Path, out: Path) -> None:
     """Write each picture to ``out/<split>/<class>/<row>``: .png of pixels, .jpg as stored."""
     manifest = manifest_of(folder)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise FileExistsError(f"{out} is not an empty folder; name one that is empty or not there yet")
+    require_new_folder(out)
     verify(folder, manifest)
     names = file_names(manifest.classes)
     for split, shards in manifest.splits.items():

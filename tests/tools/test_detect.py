@@ -62,8 +62,9 @@ def test_pasted_pictures_and_what_is_in_them(made: Path, shards: Path, call: Cal
     assert call(paste, tmp_path / "again", *flags).status == 0
     for file in made.iterdir():
         assert (tmp_path / "again" / file.name).read_bytes() == file.read_bytes()
-    refused = call(paste, tmp_path / "again", *flags)
-    assert (refused.status, "holds files already" in refused.err) == (1, True)
+    for taken in (tmp_path / "again", tmp_path / "again/boxes.json"):
+        refused = call(paste, taken, *flags)
+        assert (refused.status, f"{taken} is not an empty folder" in refused.err) == (1, True)
 
 
 def test_pictures_of_cifar10_are_pasted_as_they_are(raw: Path, call: Call, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_draws_lie_in_their_ranges() -> None:
         (["--walk", "2", "--ranges", '["octaves=a,b"]'], "octaves: Expected a <class 'int'>"),
         (["--walk", "1", "--ranges", "[octaves=8:9]"], "draw 1: "),
         (["--walk", "-1"], "at least 0"),
-        (["--out", "full"], "full holds something already"),
+        (["--out", "full"], "full is not an empty folder"),
         (["--network.checkpoint", "text.png"], "text.png is damaged, or is not a checkpoint"),
         (["--network", "{architecture: vgg91, checkpoint: null}"], "no classifier 'vgg91'"),
     ],
