@@ -11,7 +11,7 @@ import h5py
 import numpy as np
 
 from datamodules.jpeg import decode
-from datamodules.manifest import MANIFEST, Manifest, Shard, manifest_finding, sha256
+from datamodules.manifest import MANIFEST, Manifest, Shard, file_finding, manifest_finding
 from datamodules.shards import row_checksum
 
 MOST_NAMED = 20
@@ -84,14 +84,10 @@ def _manifest(manifest: Manifest) -> Iterator[str]:
 
 def _file(path: Path, packed: Shard, content: Callable[[], Iterator[str]]) -> Iterator[str]:
     """Is it the file that was packed? And what can be told of its content, whether or not it is?"""
-    if not path.is_file():
-        yield f"{path} is missing"
-        return
-    if path.stat().st_size != packed.bytes:
-        yield f"{path} has {path.stat().st_size} bytes instead of {packed.bytes}"
-    elif sha256(path) != packed.sha256:
-        yield f"{path} was changed since it was packed (its checksum differs)"
-    yield from content()
+    if finding := file_finding(path, packed):
+        yield finding
+    if path.is_file():
+        yield from content()
 
 
 def _mean_image(path: Path, channel_mean: list[float]) -> Iterator[str]:

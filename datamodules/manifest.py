@@ -97,24 +97,30 @@ def verify(folder: Path, manifest: Manifest) -> None:
     except (OSError, ValueError):
         verified = {}
 
-    def check(shard: Shard) -> tuple[int, int]:
+    def check(shard: Shard) -> tuple[str, list[int | str]]:
         path = folder / shard.file
-        if not path.is_file():
-            raise ValueError(f"{path} is missing; {remedy(folder)}")
-        stat = path.stat()
-        if stat.st_size != shard.bytes:
-            raise ValueError(f"{path} has {stat.st_size} bytes instead of {shard.bytes}; {remedy(folder)}")
-        stamp = (stat.st_size, stat.st_mtime_ns)
-        if verified.get(shard.file) != [*stamp, shard.sha256] and sha256(path) != shard.sha256:
-            raise ValueError(f"{path} was changed since it was packed (its checksum differs); {remedy(folder)}")
-        return stamp
+        stat = path.stat() if path.is_file() else None  # before its bytes are read
+        stamp = [stat.st_size, stat.st_mtime_ns, shard.sha256] if stat else []
+        if finding := file_finding(path, shard, proved=verified.get(shard.file) == stamp):
+            raise ValueError(f"{finding}; {remedy(folder)}")
+        return shard.file, stamp
 
-    shards = manifest.files()
     with ThreadPoolExecutor() as threads:  # hashlib releases the GIL
-        stamps = {s.file: [*stamp, s.sha256] for s, stamp in zip(shards, threads.map(check, shards), strict=True)}
+        stamps = dict(threads.map(check, manifest.files()))
     if stamps != verified:
         with suppress(OSError):  # a read-only set is verified anew by every run
             (folder / VERIFIED).write_text(json.dumps(stamps))
+
+
+def file_finding(path: Path, packed: Shard, proved: bool = False) -> str | None:
+    """What is wrong with a file of a set, if anything is; of one that is proved the checksum is not computed."""
+    if not path.is_file():
+        return f"{path} is missing"
+    if (size := path.stat().st_size) != packed.bytes:
+        return f"{path} has {size} bytes instead of {packed.bytes}"
+    if not proved and sha256(path) != packed.sha256:
+        return f"{path} was changed since it was packed (its checksum differs)"
+    return None
 
 
 def manifest_finding(folder: Path) -> str | None:
