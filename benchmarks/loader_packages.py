@@ -13,6 +13,7 @@ its random resized crop with one area and one ratio.
 
 import tarfile
 from collections.abc import Callable, Iterator
+from dataclasses import astuple
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -25,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from benchmarks.loader_peers import Augmented, Batches, Output, Peer, endless_rows, one_thread, prepared
 from benchmarks.loader_workloads import BATCH, Pictures, make
-from datamodules.geometry import keras_matrices
+from datamodules.geometry import random_keras_matrices
 
 # litdata
 
@@ -160,10 +161,7 @@ def dali_source(pictures: Pictures) -> Iterator[tuple[np.ndarray, ...]]:
     for rows in endless_rows(len(pictures)):
         batch = pictures.images[rows], pictures.labels[rows]
         if affine:
-            ranges = np.array([affine.rotation, affine.shift, affine.shift, affine.shear, affine.zoom, affine.zoom])
-            drawn = rng.uniform(-1, 1, (6, BATCH)) * ranges[:, None]
-            drawn[4:] += 1
-            batch = *batch, keras_matrices(*drawn, size=size).astype(np.float32)
+            batch = *batch, random_keras_matrices(rng, BATCH, astuple(affine), size).astype(np.float32)
         yield batch
 
 

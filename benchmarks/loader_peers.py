@@ -6,7 +6,7 @@ normalised by channel mean and deviation; uint8 batches are as they would go to 
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -31,7 +31,7 @@ from benchmarks.loader_workloads import BATCH, Pictures, Workload, make
 from datamodules import BatchAugment, ImageDataModule, KerasAffine
 from datamodules.augmentation import Transform
 from datamodules.batches import Batches as WholeBatches
-from datamodules.geometry import keras_matrices
+from datamodules.geometry import random_keras_matrices
 from datamodules.samples import Samples
 
 Output = Literal["float32", "uint8"]
@@ -304,10 +304,7 @@ def book_picture(image: np.ndarray, pictures: Pictures, rng: np.random.Generator
     """One picture float64 ``(H, W, 3)``: changed, flipped at random, normalised."""
     workload = pictures.workload
     if affine := workload.affine:
-        ranges = np.array([affine.rotation, affine.shift, affine.shift, affine.shear, affine.zoom, affine.zoom])
-        drawn = rng.uniform(-1, 1, (6, 1)) * ranges[:, None]
-        drawn[4:] += 1
-        (matrix,) = keras_matrices(*drawn, size=workload.stored)
+        (matrix,) = random_keras_matrices(rng, 1, astuple(affine), workload.stored)
         linear, offset = matrix[::-1, 1::-1], matrix[::-1, 2]  # scipy counts rows first, then columns
         planes = [ndimage.affine_transform(image[:, :, c], linear, offset, order=1, mode="nearest") for c in range(3)]
         image = np.stack(planes, axis=-1)

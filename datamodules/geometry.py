@@ -59,6 +59,13 @@ def keras_matrices(
     return np.concatenate([linear, offset[:, :, None]], axis=2)
 
 
+def random_keras_matrices(rng: np.random.Generator, count: int, ranges: tuple[float, ...], size: int) -> np.ndarray:
+    """Such matrices ``(count, 2, 3)``, drawn evenly up to a rotation, shift, shear and deviation of the zoom from 1."""
+    drawn = rng.uniform(-1, 1, (6, count)) * np.array(ranges)[[0, 1, 1, 2, 3, 3], None]  # shift and zoom of each axis
+    drawn[4:] += 1
+    return keras_matrices(*drawn, size=size)
+
+
 def crop_matrices(left: np.ndarray, top: np.ndarray) -> np.ndarray:
     """Matrices ``(B, 2, 3)`` of crops whose upper left corner ``(B,)`` lies at these pixels of the input."""
     matrices = np.zeros((len(left), 2, 3))

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from albumentations import ImageOnlyTransform
 
-from datamodules.geometry import Interpolation, keras_matrices, warp
+from datamodules.geometry import Interpolation, random_keras_matrices, warp
 
 
 class KerasAffine(ImageOnlyTransform):
@@ -41,10 +41,8 @@ class KerasAffine(ImageOnlyTransform):
         height, width = params["shape"][:2]
         if height != width:
             raise ValueError(f"KerasAffine takes square pictures, not {height}x{width}")
-        ranges = (self.rotation, self.shift, self.shift, self.shear, self.zoom, self.zoom)
-        drawn = self.random_generator.uniform(-1, 1, (6, 1)) * np.array(ranges)[:, None]
-        drawn[4:] += 1
-        return {"matrix": keras_matrices(*drawn, size=width)[0]}
+        ranges = self.rotation, self.shift, self.shear, self.zoom
+        return {"matrix": random_keras_matrices(self.random_generator, 1, ranges, width)[0]}
 
     def apply(self, img: np.ndarray, matrix: np.ndarray, **params: Any) -> np.ndarray:
         """The picture ``(H, W, C)`` seen through a matrix."""
