@@ -80,6 +80,14 @@ class Predictions:
         return wrong[np.argsort(-confidence[wrong], kind="stable")]
 
 
+def of_all_processes(trainer: Trainer, mine: Any) -> list[Any]:
+    """What each process has, in their order; all have to ask."""
+    parts = [mine] * trainer.world_size
+    if trainer.world_size > 1:
+        distributed.all_gather_object(parts, mine)
+    return parts
+
+
 class PredictionStore(Callback):
     """Writes the ``Predictions`` of each test to ``<run>/report/probabilities.h5``, in the stored order of the split.
 
@@ -152,10 +160,7 @@ class PredictionStore(Callback):
         rows = np.concatenate([np.asarray(batch, np.int64) for batch in self._rows[: len(self._labels)]])
         mine = torch.cat(self._probabilities).cpu().numpy(), rows, torch.cat(self._labels).cpu().numpy()
         del self._probabilities, self._labels
-        parts = [mine]
-        if trainer.world_size > 1:
-            parts = [mine for _ in range(trainer.world_size)]
-            distributed.all_gather_object(parts, mine)
+        parts = of_all_processes(trainer, mine)
         if trainer.is_global_zero:
             probabilities, rows, labels = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
             order, data = np.argsort(rows), trainer.datamodule

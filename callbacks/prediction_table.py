@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
-from torch import Tensor, distributed
+from torch import Tensor
 
+from callbacks.prediction_store import of_all_processes
 from callbacks.whole_file import whole_file
 
 Row = tuple[int, int, int, float]
@@ -35,10 +36,7 @@ class PredictionTable(Callback):
 
     def on_predict_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Bring the processes' rows together and write them in the split's order."""
-        parts: list[list[Row]] = [self.rows]
-        if trainer.world_size > 1:
-            parts = [[] for _ in range(trainer.world_size)]
-            distributed.all_gather_object(parts, self.rows)
+        parts: list[list[Row]] = of_all_processes(trainer, self.rows)
         if not trainer.is_global_zero:
             return
         names = getattr(trainer.datamodule, "classes", None)
