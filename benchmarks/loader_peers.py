@@ -10,7 +10,6 @@ from dataclasses import astuple, dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Literal
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # its import would ask the network for a newer version
@@ -33,6 +32,7 @@ from datamodules.augmentation import Transform
 from datamodules.batches import Batches as WholeBatches
 from datamodules.geometry import random_keras_matrices
 from datamodules.samples import Samples
+from datamodules.stand_in_trainer import seen_by_a_trainer
 
 Output = Literal["float32", "uint8"]
 Batches = Iterator[tuple[Tensor, Tensor]]
@@ -90,16 +90,7 @@ class Measured(ImageDataModule):
             shuffle="full",
             num_workers=num_workers,
         )
-        beginning = SimpleNamespace(current=SimpleNamespace(ready=0, processed=0))
-        self.trainer = SimpleNamespace(
-            global_rank=0,
-            world_size=1,
-            is_global_zero=True,
-            training=True,
-            strategy=SimpleNamespace(root_device=torch.device("cpu"), broadcast=lambda decided: decided),
-            lightning_module=SimpleNamespace(dtype=torch.float32),
-            fit_loop=SimpleNamespace(epoch_progress=beginning, epoch_loop=SimpleNamespace(batch_progress=beginning)),
-        )
+        seen_by_a_trainer(self)
 
     def read(self, raw: Path) -> dict[str, Samples]:
         """The whole set; validation and test are not measured."""

@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from callbacks import WholeCheckpointIO
 from cli import CLI, experiment
 from datamodules import ImageDataModule, crops
 from datamodules.batches import Batches
+from datamodules.stand_in_trainer import seen_by_a_trainer
 from lightning_modules import Network
 from messages import message
 from terminal import command_line, plainly, screen
@@ -160,21 +160,6 @@ def losses_of(network: Network, images: Tensor, labels: Tensor) -> Iterator[floa
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-
-
-def seen_by_a_trainer(data: ImageDataModule, rank: int = 0, processes: int = 1) -> ImageDataModule:
-    """The datamodule as a trainer on the CPU would use it, at the beginning of a run."""
-    beginning = SimpleNamespace(current=SimpleNamespace(ready=0, processed=0))
-    data.trainer = SimpleNamespace(
-        global_rank=rank,
-        world_size=processes,
-        is_global_zero=rank == 0,
-        training=True,
-        strategy=SimpleNamespace(root_device=torch.device("cpu"), broadcast=lambda decided: decided),
-        lightning_module=SimpleNamespace(dtype=torch.float32),
-        fit_loop=SimpleNamespace(epoch_progress=beginning, epoch_loop=SimpleNamespace(batch_progress=beginning)),
-    )
-    return data
 
 
 def main(args: Sequence[str] | None = None) -> None:
