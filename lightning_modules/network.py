@@ -55,7 +55,7 @@ class Network(LightningModule):
         """
         if "state_dict" not in checkpoint:  # a strategy that shards weights has loaded them, and compared names
             return
-        if differing := differences(checkpoint["state_dict"], self.state_dict()):
+        if differing := differing_tensors(checkpoint["state_dict"], self.state_dict()):
             raise ValueError(
                 f"the checkpoint holds another network than this {type(self).__name__}: {len(differing)} tensors "
                 f"differ, {', '.join(list(differing.values())[:3])}"
@@ -102,7 +102,7 @@ class Network(LightningModule):
         return list(configured) if isinstance(configured, (list, tuple)) else [configured]
 
 
-def differences(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, str]:
+def differing_tensors(found: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, str]:
     """In words, what differs between two state dicts: tensors of another shape, or in one of them alone, by name."""
     there, here = ({name: tuple(tensor.shape) for name, tensor in each.items()} for each in (found, expected))
     return {

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from lightning_modules.base import Classifier
-from lightning_modules.network import differences
+from lightning_modules.network import differing_tensors
 from lightning_modules.published_weights import published_weights
 from lightning_modules.shapes import smallest_size, takes
 from tensor_file import read_tensors
@@ -79,7 +79,7 @@ def load_all_but_other_heads(net: nn.Module, state: dict[str, Tensor], origin: s
             other_heads.add(name)
     differing = [
         words
-        for name, words in differences(state, own).items()
+        for name, words in differing_tensors(state, own).items()
         if name not in other_heads
         and not (name.endswith("num_batches_tracked") and name in own)  # files from before torch 0.4.1 lack it
     ]
