@@ -10,6 +10,11 @@ from torch.nn import functional as F
 from lightning_modules.saved import Preprocessing, saved_network
 
 
+def default_device() -> str:
+    """Where a network is fast."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 class Predictor(nn.Module):
     """Preprocessing, network and softmax in one module, which is also what is exported.
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from callbacks import run_folder
 from callbacks.prediction_store import PROBABILITIES, Predictions
@@ -13,7 +12,7 @@ from diagnosis.gaps import Measured
 from diagnosis.run import Run, read
 from lightning_modules.saved import saved_network
 from pictures import listed, named_picture
-from predictor import Predictor
+from predictor import Predictor, default_device
 
 SAMPLE, BATCH = 5_000, 100
 
@@ -110,8 +109,7 @@ def training_validation(run: Run, place: Path) -> Measured:
 def predictor_of(folder: Path) -> tuple[Predictor, str]:
     """A run's network with its preprocessing, where it is fast, and the name of the packed set it was trained on."""
     network, preprocessing = saved_network(run_folder.checkpoint_of(folder))
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    return Predictor(network, preprocessing).eval().to(device), preprocessing["packed_set"]
+    return Predictor(network, preprocessing).eval().to(default_device()), preprocessing["packed_set"]
 
 
 def wrong_of(predictor: Predictor, images: list[np.ndarray], labels: np.ndarray) -> int:

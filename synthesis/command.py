@@ -15,6 +15,7 @@ from torch import Tensor
 from messages import Help, of_settings
 from pictures import draw as draw_sheet
 from pictures import named_picture, require_new_folder
+from predictor import default_device
 from synthesis import walk
 from synthesis.dream import DreamSettings
 from synthesis.networks import NetworkSettings
@@ -37,7 +38,7 @@ def parser_of(kind: type[Settings], description: str) -> ArgumentParser:
     parser.add_argument("--out", type=str, required=True, help="folder to write, which must be empty or not there")
     parser.add_argument("--save_every", type=int, default=0, help="keep the picture of every so many iterations")
     parser.add_argument("--walk", type=int, default=0, help="make so many pictures, with settings drawn from ranges")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu", help="of torch")
+    parser.add_argument("--device", default=default_device(), help="of torch")
     return parser
 
 

@@ -15,7 +15,6 @@ from dataclasses import asdict, fields
 from importlib import import_module
 from pathlib import Path
 
-import torch
 from jsonargparse import ArgumentParser
 from rich.table import Table
 
@@ -27,7 +26,7 @@ from detection.drawing import drawn
 from detection.evaluation import Score, known_boxes, score
 from messages import Help, of_settings
 from pictures import listed, picture
-from predictor import Predictor
+from predictor import Predictor, default_device
 from terminal import plainly, screen
 
 Found = dict[str, object]
@@ -45,7 +44,7 @@ def parser() -> ArgumentParser:
     parser.add_argument("--out", type=str, default="detections", help="folder to write")
     parser.add_argument("--draw", type=bool, default=True, help="write pictures too")
     parser.add_argument("--truth", type=str, default=None, help="JSON file that says what is in the pictures")
-    parser.add_argument("--device", type=str, default="cuda" if torch.cuda.is_available() else "cpu", help="of torch")
+    parser.add_argument("--device", type=str, default=default_device(), help="of torch")
     return parser
 
 

@@ -45,6 +45,7 @@ from datamodules.normalization import Normalization
 from lightning_modules import Classifier, TorchvisionModel
 from lightning_modules.layer_output import LayerOutput, default_layer
 from lightning_modules.saved import saved_network
+from predictor import default_device
 from sections import built
 from terminal import command_line, plainly
 
@@ -225,7 +226,7 @@ def main() -> None:
     parser.add_argument("--dtype", choices=["float16", "float32"], default="float32")
     parser.add_argument("--splits", nargs="+", metavar="SPLIT", help="of train, val, test; all if not given")
     parser.add_argument("--config", type=Path, metavar="EXPERIMENT.yaml", help="take its data section")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device())
     arguments, flags = parser.parse_known_args()
     with plainly():
         table = extract(arguments, flags)

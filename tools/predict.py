@@ -16,13 +16,12 @@ from pathlib import Path
 from typing import TextIO
 
 import numpy as np
-import torch
 from rich.table import Column, Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from pictures import listed, picture
-from predictor import Predictor
+from predictor import Predictor, default_device
 from terminal import at_least, command_line, plainly, screen
 
 Prediction = dict[str, str | list[dict[str, str | float]]]
@@ -86,7 +85,7 @@ def main() -> None:
     )
     parser.add_argument("--format", choices=["table", "json", "csv"], default="table")
     parser.add_argument("--batch_size", type=at_least(1), default=64, help="pictures at a time (default 64)")
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device())
     arguments = parser.parse_args()
     with plainly():
         places = listed(arguments.pictures)

@@ -22,7 +22,6 @@ from pathlib import Path
 from statistics import mean
 from typing import TextIO
 
-import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -32,6 +31,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from callbacks.whole_file import whole_file
 from datamodules import PhotographPairs
 from pictures import data_of, listed, opened
+from predictor import default_device
 from terminal import at_least, command_line, plainly, screen
 from upscaler import Comparison, Upscaler, compare
 
@@ -143,7 +143,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--evaluate", action="store_true", help="measure, and write no pictures")
     top.add_argument("--format", choices=["table", "csv", "json"], default="table", help="of the measurements")
-    top.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    top.add_argument("--device", default=default_device())
     return top
 
 
