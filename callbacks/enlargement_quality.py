@@ -37,7 +37,7 @@ class EnlargementQuality(Callback):
         """Forget what was seen."""
         self._samples = 0
         for _, metric in self._metrics.values():
-            metric.to(pl_module.device).reset()
+            metric.to(trainer.strategy.root_device).reset()
 
     on_test_epoch_start = on_validation_epoch_start
 
@@ -66,7 +66,7 @@ class EnlargementQuality(Callback):
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the test."""
         self._log("test", pl_module)
-        seen = torch.tensor(self._samples, device=pl_module.device)
+        seen = torch.tensor(self._samples, device=trainer.strategy.root_device)
         self._tested = int(trainer.strategy.reduce(seen, reduce_op="sum"))
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

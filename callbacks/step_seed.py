@@ -19,12 +19,13 @@ class StepSeed(Callback):
         self.seed = run_seed()
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """Seed the generators of the processor and of the module's device."""
+        """Seed the generators of the processor and of the device that trains."""
         place = f"{self.seed} {trainer.current_epoch} {batch_idx} {trainer.global_rank}"
         seed = int.from_bytes(hashlib.blake2b(place.encode(), digest_size=8).digest(), "big") >> 1
         torch.default_generator.manual_seed(seed)  # torch.manual_seed costs a hundred times as much
-        if pl_module.device.type != "cpu":
-            torch.get_device_module(pl_module.device).manual_seed(seed)
+        device = trainer.strategy.root_device  # a module whose weights are sharded does not know it
+        if device.type != "cpu":
+            torch.get_device_module(device).manual_seed(seed)
 
 
 def run_seed() -> int:

@@ -107,7 +107,7 @@ class DCGAN(Network):
         if self.channels == 1:
             images = images.mean(dim=1, keepdim=True)  # of grey pictures all three are the same
         of_generator, of_discriminator = self.optimizers()
-        noise = 2 * torch.rand(len(images), self.noise_size, device=self.device, dtype=images.dtype) - 1
+        noise = 2 * torch.rand(len(images), self.noise_size, device=images.device, dtype=images.dtype) - 1
         pictures = self(noise, labels)
 
         real, generated = self.judged(images, labels), self.judged(pictures.detach(), labels)

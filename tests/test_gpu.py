@@ -5,13 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import main
-from datamodules import Digits, base
+from callbacks import TopKAccuracy
+from callbacks.epoch_means import joined
+from datamodules import BatchAugment, Digits, base
+from datamodules.geometry import warp_on_device
 from datamodules.manifest import Manifest
 from datamodules.normalization import Normalization
+from detection.layers import sliding
+from lightning_modules import MiniVGGNet
 
 PROJECT = Path(main.__file__).parent
 pytestmark = pytest.mark.gpu
@@ -34,6 +40,52 @@ def test_normalisation(kind: str, shards: Path) -> None:
     images = torch.randint(0, 256, (8, 32, 32, 3), dtype=torch.uint8)
     expected = normalize(images, torch.float32)
     torch.testing.assert_close(normalize(images.cuda(), torch.float32).cpu(), expected)
+
+
+@pytest.mark.parametrize("border", ["replicate", "zeros"])
+@pytest.mark.parametrize("interpolation", ["linear", "nearest"])
+def test_augmentation(border: str, interpolation: str) -> None:
+    keys = np.arange(64)
+    colours = {"brightness": 0.3, "contrast": 0.3, "saturation": 0.3, "hue": 0.1}
+    augment = BatchAugment(padding=4, flip=0.5, erasing=0.5, mixup=0.2, cutmix=1.0, **colours)
+    matrices, labels = augment.matrices(1, keys, 32), torch.from_numpy(keys % 10)
+    images = torch.randint(0, 256, (64, 32, 32, 3), dtype=torch.uint8)
+    crops = [warp_on_device(each, matrices, 32, border, interpolation) for each in (images, images.cuda())]
+    assert torch.equal(crops[0], crops[1].cpu())  # whole pixels
+    shown, expected = (augment.colours(each, 1, keys) for each in (crops[1], crops[0]))
+    torch.testing.assert_close(shown.cpu(), expected, rtol=0, atol=1e-2)
+    planes = expected.permute(0, 3, 1, 2)
+    mixed, named = augment.erase_and_mix(planes.cuda(), labels.cuda(), 1, keys, 10)
+    for found, known in zip((mixed, named), augment.erase_and_mix(planes, labels, 1, keys, 10), strict=True):
+        torch.testing.assert_close(found.cpu(), known, rtol=0, atol=1e-2)
+
+
+def test_a_step_does_not_wait_for_the_device() -> None:
+    """See tests/test_waits.py, which needs no GPU and sees copies alone."""
+    augment, keys = BatchAugment(padding=4, flip=0.5, rotation=10, mixup=0.2, brightness=0.2), np.arange(8)
+    images = torch.zeros(8, 32, 32, 3, dtype=torch.uint8, device="cuda")
+    labels = torch.zeros(8, dtype=torch.int64, device="cuda")
+    outputs = {"loss": labels.float().mean(), "logits": torch.zeros(8, 10, device="cuda"), "labels": labels}
+    metric = TopKAccuracy()
+
+    def step() -> None:
+        seen = augment.colours(warp_on_device(images, augment.matrices(1, keys, 32), 32, "zeros"), 1, keys)
+        augment.erase_and_mix(seen.permute(0, 3, 1, 2), labels, 1, keys, 10)
+        metric.sums(joined([outputs] * 16))
+
+    step()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_network_that_slides() -> None:
+    network = MiniVGGNet(10, 32).eval()
+    pictures = torch.rand(2, 3, 48, 40)
+    expected = sliding(network, 32)(pictures)
+    torch.testing.assert_close(sliding(network.cuda(), 32)(pictures.cuda()).cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_resident_pictures_train_the_same(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

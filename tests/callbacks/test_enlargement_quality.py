@@ -30,9 +30,9 @@ def batches_of(sizes: tuple[int, ...], channels: int) -> list[dict[str, Tensor]]
 def logged(batches: list[dict[str, Tensor]], stage: str = "validation", sanity_checking: bool = False) -> dict:
     """What the callback logs of an epoch."""
     callback, found = EnlargementQuality(), {}
-    strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: tensor)
+    strategy = SimpleNamespace(reduce=lambda tensor, reduce_op: tensor, root_device=torch.device("cpu"))
     trainer = SimpleNamespace(sanity_checking=sanity_checking, strategy=strategy)
-    module = SimpleNamespace(device="cpu", log=lambda name, value, prog_bar: found.update({name: value.item()}))
+    module = SimpleNamespace(log=lambda name, value, prog_bar: found.update({name: value.item()}))
     callback.setup(trainer, module, "fit")
     for _ in range(2):  # the second epoch must forget the first
         getattr(callback, f"on_{stage}_epoch_start")(trainer, module)

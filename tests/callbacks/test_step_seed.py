@@ -12,12 +12,12 @@ def drawn(
     monkeypatch: pytest.MonkeyPatch, seed: int = 1, epoch: int = 0, batch: int = 0, rank: int = 0
 ) -> torch.Tensor:
     monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
-    trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
-    module = SimpleNamespace(device=torch.device("cpu"))
+    strategy = SimpleNamespace(root_device=torch.device("cpu"))
+    trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank, strategy=strategy)
     callback = StepSeed()
-    callback.on_fit_start(trainer, module)
+    callback.on_fit_start(trainer, None)
     torch.rand(5)  # what was drawn before does not matter
-    callback.on_train_batch_start(trainer, module, None, batch)
+    callback.on_train_batch_start(trainer, None, None, batch)
     return torch.nn.functional.dropout(torch.ones(64))
 
 
