@@ -82,7 +82,7 @@ def test_initial_weights_are_he_normal():
     [(55, "50 and 56"), (57, "56 and 62"), (18, "14 and 20"), (9, "8 and 14"), (7, "8"), (2, "8"), (-4, "8")],
 )
 def test_impossible_depths(depth, nearest):
-    with pytest.raises(ValueError, match=rf"6n \+ 2.*not {depth}; the nearest (is|are) {nearest}\.$"):
+    with pytest.raises(ValueError, match=rf"6n \+ 2.*not {depth}; the nearest (is|are) {nearest}$"):
         CifarResNet(10, 32, depth)
 
 
