@@ -51,7 +51,8 @@ def trained(record: Record, planned: int | None) -> str:
     if not is_shortened(record, planned):
         return str(record["epochs"])
     share = record["config"]["trainer"].get("limit_train_batches")
-    return f"**shortened: {record['epochs']} of {planned}{f', of {share} batches' * bool(share)}**"
+    of_all = f" of {planned}" * bool(planned)
+    return f"**shortened: {record['epochs']}{of_all}{f', of {share} batches' * bool(share)}**"
 
 
 def is_shortened(record: Record, planned: int | None) -> bool:

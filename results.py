@@ -176,7 +176,7 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str 
     record, samples = runs[0], runs[0]["metrics"]["samples"]
     planned, pictures = epochs_of(experiment), pictures_of(record)
     epochs, few, since = trained(record, planned), few_pictures(record), changed_since(record, experiment)
-    comparable = epochs == str(planned) and not few and not since and not other_flags(record, flags)
+    comparable = epochs == str(planned or record["epochs"]) and not few and not since and not other_flags(record, flags)
     figure = FIGURE.search(quoted)
     on_validation = bool(figure) and figure[2] == "validation"
     if on_validation and any(run["validation"]["val/top1"] is None for run in runs):

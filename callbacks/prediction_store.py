@@ -103,7 +103,7 @@ class PredictionStore(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Learn how many epochs the checkpoint was trained for; at the end of a training, ``epoch`` is one more."""
         loops = checkpoint.get("loops")  # not of weights alone
-        self._epoch = loops["fit_loop"]["epoch_progress"]["current"]["processed"] if loops else None
+        self._epoch = loops["fit_loop"]["epoch_progress"]["current"]["ready"] if loops else None
 
     def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin from nothing, and learn which rows each batch holds."""

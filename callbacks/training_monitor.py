@@ -142,7 +142,7 @@ class TrainingMonitor(Callback):
         folder = Path(trainer.default_root_dir)
         write(self.history, folder / HISTORY)
         write(self.timings, folder / TIMINGS)
-        self._draw(trainer, PAUSE)
+        self._draw(trainer, 0.0 if record["epoch"] == trainer.max_epochs else PAUSE)  # before the last checkpoint
         for dashboard in trainer.loggers:
             logged = {"lr": record["lr"], **{f"speed/{name}": value for name, value in speed.items()}}
             dashboard.log_metrics(logged, step=step_of(trainer))

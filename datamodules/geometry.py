@@ -4,7 +4,6 @@ A matrix ``(2, 3)`` maps pixel coordinates (x, y, 1) of the output to coordinate
 have whole coordinates.
 """
 
-from functools import lru_cache
 from typing import Literal
 
 import cv2
@@ -111,21 +110,16 @@ def warp_on_device(
     height, width = images.shape[1:3]
     scaled = matrices * np.array([[2 / (width - 1)], [2 / (height - 1)]])  # to -1 .. 1, as grid_sample counts
     scaled[:, :, 2] -= 1
-    lines = torch.from_numpy(scaled.astype(np.float32)).to(images.device, non_blocking=True)
-    grid = (places(size, images.device) @ lines.transpose(1, 2)).view(-1, size, size, 2)
+    scaled = torch.from_numpy(scaled.astype(np.float32)).to(images.device, non_blocking=True)
+    of_x, of_y, offset = scaled[:, None, None].unbind(-1)  # (B, 1, 1, 2)
+    axis = torch.arange(size, dtype=torch.float32, device=images.device)
+    grid = torch.addcmul(offset, axis[:, None, None], of_y)  # no matrix product, which TF32 would round
+    grid = torch.addcmul(grid, axis[:, None], of_x)
     planes = images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format)
     mode = TORCH_INTERPOLATIONS[interpolation]
     grid = grid.expand(len(images), size, size, 2)
     seen = F.grid_sample(planes, grid, mode, TORCH_BORDERS[border], align_corners=True)
     return seen.round_().clamp_(0, 255).byte().permute(0, 2, 3, 1)
-
-
-@lru_cache(4)  # training, evaluation, and those of another run
-def places(size: int, device: torch.device) -> Tensor:
-    """Coordinates (x, y, 1) of the pixels of a square picture, line by line: float32 ``(size * size, 3)``."""
-    axis = torch.arange(size, dtype=torch.float32, device=device)
-    y, x = torch.meshgrid(axis, axis, indexing="ij")
-    return torch.stack([x, y, torch.ones_like(x)], dim=-1).view(-1, 3)
 
 
 def ten_crops(images: Tensor, size: int) -> Tensor:

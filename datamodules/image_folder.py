@@ -29,8 +29,8 @@ class ImageFolder(ImageDataModule):
 
     Training, Validation and Testing name the splits as well.
 
-    A class's folder may have subfolders. Pictures may have any size and any format that Pillow reads; hidden files and
-    those with another suffix are left out.
+    A class's folder may have subfolders; it may be a link, these may not. Pictures may have any size and any format
+    that Pillow reads; hidden files and those with another suffix are left out.
     """
 
     default_image_size = 64

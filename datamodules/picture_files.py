@@ -1,6 +1,5 @@
 """Picture files of any format: which lie below a folder, and what they show, upright."""
 
-import os
 import re
 from pathlib import Path
 from typing import BinaryIO
@@ -23,18 +22,15 @@ TURNS = {
 def files_below(folder: Path) -> list[Path]:
     """All files below a folder, in the order of their names, but for hidden ones and those that desktops leave.
 
-    Links to folders are followed, once to each.
+    The folder itself may be a link; below it, links to folders are not followed.
     """
-    found, seen = [], set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        if (real := os.path.realpath(place)) in seen:  # a link to a folder above
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        shown = (name for name in files if not name.startswith(".") and name.lower() not in LEFT_BY_DESKTOPS)
-        found += [path for name in shown if (path := Path(place, name)).is_file()]
-    return sorted(found)
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.name.lower() not in LEFT_BY_DESKTOPS
+    )
 
 
 def is_picture(path: Path) -> bool:

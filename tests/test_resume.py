@@ -211,6 +211,21 @@ def test_without_a_validation_the_last_network_is_tested(
         assert torch.load(tmp_path / "checkpoints/best.ckpt", weights_only=True)["global_step"] == 2 * STEPS
 
 
+def test_an_epoch_within_which_a_run_ends_counts(tmp_path: Path, shards: Path) -> None:
+    """As where its time is over: the history has that epoch, and so has a validation of its last checkpoint."""
+
+    class Stop(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+            trainer.should_stop = trainer.global_step > STEPS
+
+    trainer = fit(tmp_path, shards, Stop(), limits={"max_epochs": 5})
+    store = PredictionStore()
+    last = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
+    store.on_load_checkpoint(trainer, trainer.lightning_module, last)
+    assert STEPS < last["global_step"] < 2 * STEPS
+    assert store._epoch == json.loads((tmp_path / "history.json").read_text())[-1]["epoch"] == 2
+
+
 def test_a_new_folder_gets_a_best_checkpoint_of_its_own(tmp_path: Path, shards: Path) -> None:
     fit(tmp_path / "one", shards, limits={"max_epochs": 2})
     checkpoint = tmp_path / "one/checkpoints/last.ckpt"

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from callbacks import EMA, MeanLoss, TopKAccuracy
 from callbacks.epoch_means import joined
 from datamodules import BatchAugment
-from datamodules.geometry import places, warp_on_device
+from datamodules.geometry import warp_on_device
 from detection.layers import sliding
 from lightning_modules import MiniVGGNet
 
@@ -48,10 +48,8 @@ def waits(step: Callable[[], object]) -> list[str]:
 def no_values(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tensors of any device have none here. Only with a GPU does torch know what grid_sample gives there."""
     monkeypatch.setattr(F, "grid_sample", lambda planes, grid, *_, **__: planes.new_zeros(*planes.shape[:2], 32, 32))
-    places.cache_clear()
     with FakeTensorMode(allow_non_fake_inputs=True):
         yield
-    places.cache_clear()
 
 
 def outputs() -> dict[str, Tensor]:

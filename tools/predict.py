@@ -2,9 +2,9 @@
 
 python tools/predict.py NETWORK PICTURES [PICTURES ...] [--top 5] [--format table]
 
-NETWORK is a run's folder, a checkpoint or a .safetensors file; PICTURES are files, folders (with all below them), or -
-for the bytes of one picture from standard input. A picture that cannot be read is named on standard error and the
-others are still predicted; the exit code is 1 then.
+NETWORK is a run's folder, a checkpoint or a .safetensors file; PICTURES are files, folders (with all below them but
+what links lead to), or - for the bytes of one picture from standard input. A picture that cannot be read is named on
+standard error and the others are still predicted; the exit code is 1 then.
 """
 
 import csv

@@ -26,7 +26,7 @@ from callbacks.provenance import SESSIONS
 from callbacks.run_folder import CONFIG, METRICS
 from callbacks.training_monitor import HISTORY, PICTURE, TIMINGS
 from callbacks.whole_file import whole_file, write_json
-from comparison import Record, flags_of, without_seed
+from comparison import Flag, Record, flags_of, without_seed
 from datamodules.manifest import Manifest
 from fit_and_test import PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
 from pictures import data_of
@@ -37,7 +37,7 @@ from terminal import command_line, plainly
 ENSEMBLE = "report/ensemble.json"
 MACHINE_FACTS = (
     *("data.source", "data.root", "data.num_workers", "trainer.enable_progress_bar"),
-    *("name", "resume", "run", "continue", "ckpt_path", "logger", "debug"),
+    *("name", "resume", "run", "continue", "logger", "debug"),
 )
 
 
@@ -150,17 +150,23 @@ def is_official(run: Path) -> bool | None:
 
 def command_of(sessions: Sequence[dict[str, Any]]) -> str:
     """The command that gives the same run on another machine: the first one, with the flags that changed it later."""
-    flags = {}
+    flags: list[Flag] = []
     for number, session in enumerate(sessions):
-        for name, value, typed in flags_of(session["command"]):
-            if name in MACHINE_FACTS or (number and not session.get("changed")):
-                continue
-            several = name == "config" or name.endswith("+")
-            folder, experiments, file = value.rpartition("experiments/")
-            if name == "config" and experiments and folder[-1:] in ("", "/"):
-                typed = shlex.join(["--config", experiments + file])
-            flags[typed if several else name] = typed
-    return " ".join(["main.py fit", *flags.values()])
+        if number and not session.get("changed"):
+            continue
+        left_out = {*MACHINE_FACTS, "ckpt_path"} if number else MACHINE_FACTS
+        new = [flag for flag in flags_of(session["command"]) if flag.name not in left_out and flag not in flags]
+        outdone = {flag.name for flag in new if flag.name != "config" and not flag.name.endswith("+")}
+        flags = [*(flag for flag in flags if flag.name not in outdone), *new]
+    return " ".join(["main.py fit", *map(on_any_machine, flags)])
+
+
+def on_any_machine(flag: Flag) -> str:
+    """A flag as it was typed, but an experiment without the folder of the project."""
+    folder, experiments, file = flag.value.rpartition("experiments/")
+    if flag.name == "config" and experiments and folder[-1:] in ("", "/"):
+        return shlex.join(["--config", experiments + file])
+    return flag.typed
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ def test_the_epoch_of_the_checkpoint(tmp_path: Path, shards: Path) -> None:
     trainer.save_checkpoint(path)
     checkpoint = torch.load(path, weights_only=True)
     for epochs in (2, 3):
-        checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"] = epochs
+        checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["ready"] = epochs
         torch.save(checkpoint, path)
         trainer.test(model, datamodule=trainer.datamodule, ckpt_path=str(path), verbose=False)
         assert Predictions.load(tmp_path).epoch == epochs

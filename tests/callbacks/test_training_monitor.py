@@ -254,10 +254,20 @@ def test_short_epochs_share_a_picture(tmp_path: Path, monkeypatch: pytest.Monkey
     drawn = []
     monkeypatch.setattr(training_monitor, "draw", lambda history, *_: drawn.append(len(history)))
     fit(tmp_path, max_epochs=3)
+    assert drawn == [1, 3]  # the last at once: a checkpoint follows
+    drawn.clear()
+    monkeypatch.setattr(TrainingMonitor, "on_train_end", lambda *_: None)
+    fit(tmp_path, max_epochs=3)
     assert drawn == [1, 3]
+    monkeypatch.undo()
+    drawn.clear()
+    monkeypatch.setattr(training_monitor, "draw", lambda history, *_: drawn.append(len(history)))
+    fit(tmp_path, max_epochs=-1, max_steps=9)
+    assert drawn == [1, 3]
+    drawn.clear()
     monkeypatch.setattr(training_monitor, "PAUSE", 0.0)
     fit(tmp_path, max_epochs=3)
-    assert drawn[2:] == [1, 2, 3]
+    assert drawn == [1, 2, 3]
     TrainingMonitor().on_exception(None, None, KeyboardInterrupt())  # before the first epoch
 
 

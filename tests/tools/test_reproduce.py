@@ -363,6 +363,7 @@ def test_a_run_that_was_trained_on_since_its_test_is_not_recorded(folder: Path, 
         ("--data.init_args.validate_on_test=true", True),
         ("--config experiments/quickstart_digits.yaml", True),
         ("--config clip.yaml --config experiments/quickstart_digits.yaml", False),
+        ("--ckpt_path other/last.ckpt", False),
         ("--model.depth 20 --lr 0.2", False),
         ("--model.depth 44", False),
     ],
@@ -389,7 +390,16 @@ def test_a_difference_is_stated_where_flags_make_no_other_experiment(folder: Pat
         ("--config='/my own/experiments/a.yaml' --lr 1", "--config experiments/a.yaml --lr 1"),
         ("--debug -c experiments/a.yaml --data.init_args.root /mine", "--config experiments/a.yaml"),
         ("--config all_my_experiments/a.yaml", "--config all_my_experiments/a.yaml"),
-        ("--config a.yaml --config experiments/b.yaml", "--config a.yaml --config experiments/b.yaml"),
+        *[
+            (same, same)
+            for same in (
+                "--config a.yaml --config experiments/b.yaml",
+                "--config a.yaml --ckpt_path x/last.ckpt",
+                "--trainer.max_epochs 1 --config b.yaml --trainer.max_epochs 2",
+                "--trainer.callbacks+=callbacks.A --trainer.callbacks.decay 1 --trainer.callbacks+=callbacks.B "
+                "--trainer.callbacks.decay 2",
+            )
+        ],
     ],
 )
 def test_commands_name_no_folder_of_a_machine(typed: str, told: str) -> None:
@@ -397,10 +407,10 @@ def test_commands_name_no_folder_of_a_machine(typed: str, told: str) -> None:
 
 
 def test_flags_of_later_sessions_are_of_the_run() -> None:
-    first = {"command": "main.py fit --config experiments/a.yaml --trainer.max_epochs 1 --name b", "changed": {}}
+    first = {"command": "main.py fit --config experiments/a.yaml --trainer.max_epochs 1 --name b"}
     again = {"command": "main.py fit --run runs/a/b --seed_everything 7", "changed": {}}
     flags = "--trainer.max_epochs 8 --trainer.gradient_clip_val 0.1 --trainer.callbacks+=callbacks.EMA"
-    other = {"command": f"main.py fit --continue runs/a/b {flags}", "changed": {"trainer.max_epochs": [1, 8]}}
+    other = {"command": f"main.py fit --continue runs/a/b --ckpt_path p.ckpt {flags}", "changed": {"a": [1, 8]}}
     told = reproduce.command_of([first, again, other])
     assert told == f"main.py fit --config experiments/a.yaml {flags}"
 
@@ -416,9 +426,14 @@ def test_fewer_batches_are_no_whole_run(folder: Path, name: str) -> None:
 
 def test_an_experiment_may_be_ended_by_steps(folder: Path) -> None:
     record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
-    line = results.row([record], "70.5 % test accuracy", {"trainer": {"max_steps": 100}})
-    assert line.split("|")[6].strip() == "1"
-    assert comparison.is_whole(record, {"trainer": {"max_steps": 100}})
+    experiment = {"trainer": {"max_steps": 100}}
+    record["config"]["trainer"]["max_steps"] = 100
+    cells = results.row([record], "70.5 % test accuracy", experiment).split("|")
+    assert cells[6].strip() == "1"
+    assert cells[4].strip()  # a difference
+    assert comparison.is_whole(record, experiment)
+    record["config"]["trainer"]["limit_train_batches"] = 0.5
+    assert results.row([record], "none", experiment).split("|")[6].strip() == "**shortened: 1, of 0.5 batches**"
 
 
 def test_a_figure_in_validation_beside_a_run_that_had_none(folder: Path) -> None:
