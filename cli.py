@@ -102,7 +102,12 @@ class CLI(LightningCLI):
                 "FILE those of a checkpoint; fit --then test trains first"
             )
 
-    before_validate = before_predict = before_test
+    before_validate = before_test
+
+    def before_predict(self) -> None:
+        """The same; predictions go to a file, and need not all be kept besides."""
+        self.before_test()
+        self.config_init[self.subcommand]["return_predictions"] = False
 
     def _refuse_without_step(self, command: str) -> None:
         step = "validation_step" if command == "validate" else f"{command}_step"

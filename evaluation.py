@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from callbacks.class_report import Scores, with_columns
+from callbacks.class_report import MOST, Scores, with_columns
 from callbacks.prediction_store import Predictions
 from pictures import tested_pictures
 
@@ -55,13 +55,14 @@ def evaluate(found: Predictions) -> Tested:
     errors = shown.copy()
     np.fill_diagonal(errors, 0)
     pairs = []
-    for place in np.argsort(-errors, axis=None, kind="stable")[:PAIRS]:
+    places = np.flatnonzero(errors)
+    for place in places[np.argsort(-errors.ravel()[places], kind="stable")[:PAIRS]]:
         true, other = np.unravel_index(place, errors.shape)
-        if errors[true, other]:
-            pairs.append((found.names[true], predictable[other], int(errors[true, other]), int(confusion[true].sum())))
-    heat_map = png(shaded(shown)) if classes > SMALL else None
+        pairs.append((found.names[true], predictable[other], int(errors[true, other]), int(confusion[true].sum())))
+    heat_map = png(shaded(shown)) if SMALL < classes <= MOST else None
     scores = Scores.of(confusion).rows(found.names)
-    return Tested(found.names, predictable, scores, shown.tolist(), pairs, int(errors.sum()), heat_map)
+    table = shown.tolist() if classes <= SMALL else []
+    return Tested(found.names, predictable, scores, table, pairs, int(errors.sum()), heat_map)
 
 
 def shaded(confusion: np.ndarray) -> Image.Image:

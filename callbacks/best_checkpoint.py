@@ -45,6 +45,12 @@ class BestCheckpoint(ModelCheckpoint):
                 "the last validation comes before the end of an epoch: best.ckpt is of the epoch's end, chosen by the "
                 "figures from before it"
             )
+        limit = trainer.limit_val_batches  # a number of batches, or a share of them
+        if self.monitor and limit and (isinstance(limit, int) or limit < 1) and trainer.is_global_zero:
+            logger.warning(
+                "validation sees its first batches alone, which may be of the first classes; best.ckpt is chosen by "
+                "them"
+            )
         if not trainer.strategy.broadcast(os.path.exists(self._path)):
             self.best_model_score = None
         if self.best_model_score is not None:

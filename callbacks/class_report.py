@@ -22,6 +22,7 @@ from callbacks.run_folder import METRICS
 from callbacks.whole_file import whole_file, write_json
 
 NOT_FINITE = "not finite"
+MOST = 2000  # classes of which a whole matrix is written and drawn; of more it would take gigabytes
 
 
 @dataclass
@@ -56,9 +57,10 @@ class ClassReport(Callback):
     """Writes a test's report into ``<run>/report`` and prints the scores of the classes, or of the ten worst of many.
 
     The files are ``per_class.csv``, ``confusion_matrix.csv`` and ``.png`` (rows are true classes, columns predicted
-    ones) and ``metrics.json``. A sample with a logit that is not finite is predicted as no class: it has a column of
-    its own, there only if needed, so accuracy is the same as in ``TopKAccuracy``. The last line printed is
-    ``test top-1 = 0.9876``. Class names come from the datamodule's ``classes``, else they are numbers.
+    ones) and ``metrics.json``; of more than 2000 classes, ``confusions.csv`` has the counts that are not 0. A sample
+    with a logit that is not finite is predicted as no class: it has a column of its own, there only if needed, so
+    accuracy is the same as in ``TopKAccuracy``. The last line printed is ``test top-1 = 0.9876``. Class names come from
+    the datamodule's ``classes``, else they are numbers.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -94,9 +96,12 @@ class ClassReport(Callback):
         run = Path(trainer.default_root_dir)
         write_scores(confusion, names, run / "report/per_class.csv")
         matrix, predictable = with_columns(confusion, names)
-        write_confusion(matrix, names, predictable, run / "report/confusion_matrix.csv")
-        with whole_file(run / "report/confusion_matrix.png") as partial:
-            drawn_confusion(matrix, names, predictable).savefig(partial, format="png", bbox_inches="tight")
+        if len(names) <= MOST:
+            write_confusion(matrix, names, predictable, run / "report/confusion_matrix.csv")
+            with whole_file(run / "report/confusion_matrix.png") as partial:
+                drawn_confusion(matrix, names, predictable).savefig(partial, format="png", bbox_inches="tight")
+        else:
+            write_pairs(matrix, names, predictable, run / "report/confusions.csv")
         write_metrics(metrics, int(confusion.sum()), run / METRICS)  # last: it stands for a finished test
 
         get_console().print(table(Scores.of(confusion).rows(names)))
@@ -154,6 +159,15 @@ def write_confusion(matrix: np.ndarray, names: Sequence[str], predictable: Seque
         writer = csv.writer(file)
         writer.writerow(["true class", *predictable])
         writer.writerows([name, *counts] for name, counts in zip(names, matrix.tolist(), strict=True))
+
+
+def write_pairs(matrix: np.ndarray, names: Sequence[str], predictable: Sequence[str], path: Path) -> None:
+    """The counts that are not 0, each with its true and its predicted class."""
+    with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["true class", "predicted class", "samples"])
+        for row, column in zip(*(places.tolist() for places in matrix.nonzero()), strict=True):
+            writer.writerow([names[row], predictable[column], matrix[row, column]])
 
 
 def drawn_confusion(matrix: np.ndarray, names: Sequence[str], predictable: Sequence[str]) -> Figure:

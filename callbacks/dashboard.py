@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from callbacks.class_report import Scores, class_names, counted, drawn_confusion, with_columns
+from callbacks.class_report import MOST, Scores, class_names, counted, drawn_confusion, with_columns
 from callbacks.panels import log_figure, log_pictures, log_table
 
 
@@ -126,11 +126,12 @@ class Dashboard(Callback):
             return
         confusion, names = self._confusion.cpu().numpy(), class_names(trainer, len(self._confusion))
         matrix, predictable = with_columns(confusion, names)
-        figure = drawn_confusion(matrix, names, predictable)
+        figure = drawn_confusion(matrix, names, predictable) if len(names) <= MOST else None
         columns = ("class", "precision", "recall", "F1", "samples")
         for logger in trainer.loggers:
             log_table(logger, f"{stage}/classes", columns, Scores.of(confusion).rows(names), trainer.global_step)
-            log_figure(logger, f"{stage}/confusion", figure, trainer.global_step)
+            if figure:
+                log_figure(logger, f"{stage}/confusion", figure, trainer.global_step)
         if self._samples:
             images, logits, labels = (torch.cat(tensors).cpu() for tensors in zip(*self._samples, strict=True))
             probabilities, said = logits.float().softmax(dim=1).max(dim=1)

@@ -99,17 +99,22 @@ def verify(folder: Path, manifest: Manifest) -> None:
 
     def check(shard: Shard) -> tuple[str, list[int | str]]:
         path = folder / shard.file
-        stat = path.stat() if path.is_file() else None  # before its bytes are read
-        stamp = [stat.st_size, stat.st_mtime_ns, shard.sha256] if stat else []
-        if finding := file_finding(path, shard, proved=verified.get(shard.file) == stamp):
+        found = stamp(path, shard) if path.is_file() else []  # before its bytes are read
+        if finding := file_finding(path, shard, proved=verified.get(shard.file) == found):
             raise ValueError(f"{finding}; {remedy(folder)}")
-        return shard.file, stamp
+        return shard.file, found
 
     with ThreadPoolExecutor() as threads:  # hashlib releases the GIL
         stamps = dict(threads.map(check, manifest.files()))
     if stamps != verified:
         with suppress(OSError):  # a read-only set is verified anew by every run
             (folder / VERIFIED).write_text(json.dumps(stamps))
+
+
+def stamp(path: Path, packed: Shard) -> list[int | str]:
+    """What stands for a file that was proved: size, modification time and checksum."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns, packed.sha256]
 
 
 def file_finding(path: Path, packed: Shard, proved: bool = False) -> str | None:

@@ -1,5 +1,6 @@
 """Pack pictures into HDF5 shards: once, atomically, with exact statistics of the training split."""
 
+import json
 import logging
 import math
 import os
@@ -17,7 +18,17 @@ import numpy as np
 
 from datamodules.jpeg import Encoding, decode, encode
 from datamodules.lock import one_at_a_time
-from datamodules.manifest import FORMAT_VERSION, MANIFEST, MANIFEST_SHA256, Manifest, Shard, checksum_line, sha256
+from datamodules.manifest import (
+    FORMAT_VERSION,
+    MANIFEST,
+    MANIFEST_SHA256,
+    VERIFIED,
+    Manifest,
+    Shard,
+    checksum_line,
+    sha256,
+    stamp,
+)
 from datamodules.samples import Pictures, Reading, Samples, Windows
 from datamodules.shards import row_checksum, write_shard
 
@@ -138,7 +149,9 @@ def _whole_folder(folder: Path, overwrite: bool, doing: str) -> Iterator[Path]:
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
     (folder / MANIFEST).write_text(manifest.dump(), encoding="utf-8")
     (folder / MANIFEST_SHA256).write_bytes(checksum_line(folder / MANIFEST))
-    for path in (folder / MANIFEST, folder / MANIFEST_SHA256, folder):
+    stamps = {shard.file: stamp(folder / shard.file, shard) for shard in manifest.files()}
+    (folder / VERIFIED).write_text(json.dumps(stamps))  # they were read for their checksums just now
+    for path in (folder / MANIFEST, folder / MANIFEST_SHA256, folder / VERIFIED, folder):
         _flush(path)
 
 

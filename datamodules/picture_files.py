@@ -1,6 +1,9 @@
 """Picture files of any format: which lie below a folder, and what they show, upright."""
 
+import os
 import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,13 +27,19 @@ def files_below(folder: Path) -> list[Path]:
 
     The folder itself may be a link; below it, links to folders are not followed.
     """
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.name.lower() not in LEFT_BY_DESKTOPS
-    )
+    return sorted(Path(entry.path) for entry in entries_below(folder))
+
+
+def entries_below(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+    """The same in any order, as the system lists them: it has told of most of them already what they are."""
+    with suppress(PermissionError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir(follow_symlinks=False):
+                yield from entries_below(entry.path)
+            elif entry.is_file() and entry.name.lower() not in LEFT_BY_DESKTOPS:
+                yield entry
 
 
 def is_picture(path: Path) -> bool:

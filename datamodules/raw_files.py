@@ -1,13 +1,14 @@
 """The raw files that a data set is made from: where they lie, and whether they are the published ones."""
 
 import hashlib
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from datamodules.download import has_checksum
 from datamodules.lock import one_at_a_time
-from datamodules.picture_files import files_below
+from datamodules.picture_files import entries_below
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,8 @@ class RawFiles:
         """SHA-256 of the names and sizes of all visible files: cheap, and different for other raw files."""
         if self.folder is None:
             return ""
-        files = sorted((path.relative_to(raw).as_posix(), path.stat().st_size) for path in files_below(raw))
+        start = len(os.path.join(raw, ""))
+        files = sorted((entry.path[start:].replace(os.sep, "/"), entry.stat().st_size) for entry in entries_below(raw))
         return hashlib.sha256(repr(files).encode()).hexdigest()
 
     def are_published(self, raw: Path) -> bool | None:

@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -98,7 +99,9 @@ def test_fit_then_test_then_again_from_the_folder_after_a_move(
     assert json.loads((moved / "report/metrics.json").read_text()) == metrics
     assert capsys.readouterr().out.strip().splitlines()[-1] == last_line
     run("validate", "--run", str(moved))
-    run("predict", "--run", str(moved))
+    with patch.object(Trainer, "predict", autospec=True, side_effect=Trainer.predict) as predicts:
+        run("predict", "--run", str(moved))
+    assert predicts.call_args.kwargs["return_predictions"] is False  # they would all be kept beside the file
     with (moved / "report/predictions.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [int(row["row"]) for row in rows] == list(range(450))

@@ -10,9 +10,10 @@ standard error and the others are still predicted; the exit code is 1 then.
 import csv
 import json
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from textwrap import indent
 from typing import TextIO
 
 import numpy as np
@@ -53,17 +54,27 @@ def predictions(predictor: Predictor, places: Sequence[str], top: int, batch_siz
                 yield {"picture": place, "classes": classes}
 
 
-def write(found: Sequence[Prediction], form: str, file: TextIO) -> None:
-    """A table or CSV with a line for each picture and class, or JSON."""
+def noting(found: Iterable[Prediction], failed: list[Prediction]) -> Iterator[Prediction]:
+    """The same predictions; those of pictures that cannot be read are put down as well."""
+    for each in found:
+        if "error" in each:
+            failed.append(each)
+        yield each
+
+
+def write(found: Iterable[Prediction], form: str, file: TextIO) -> None:
+    """A table or CSV with a line for each picture and class, or JSON; all but the table as the predictions come."""
     if form == "json":
-        json.dump(found, file, indent=1)
-        file.write("\n")
+        file.write("[")
+        for number, each in enumerate(found):
+            file.write("," * bool(number) + "\n" + indent(json.dumps(each, indent=1), " "))
+        file.write("\n]\n")
         return
-    rows = [
+    rows = (
         (each["picture"], rank, choice["class"], choice["probability"])
         for each in found
         for rank, choice in enumerate(each.get("classes", []), start=1)
-    ]
+    )
     if form == "csv":
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["picture", "rank", "class", "probability"])
@@ -90,9 +101,9 @@ def main() -> None:
     with plainly():
         places = listed(arguments.pictures)
         predictor = Predictor.load(arguments.network).to(arguments.device)
-        found = list(predictions(predictor, places, arguments.top, arguments.batch_size))
-        write(found, arguments.format, sys.stdout)
-        failed = [each for each in found if "error" in each]
+        failed: list[Prediction] = []
+        found = predictions(predictor, places, arguments.top, arguments.batch_size)
+        write(noting(found, failed), arguments.format, sys.stdout)
         for each in failed:
             print(f"error: {each['picture']} cannot be read: {each['error']}", file=sys.stderr)
         sys.exit(1 if failed else 0)

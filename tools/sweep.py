@@ -26,6 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import cli
 from callbacks.run_folder import CONFIG, require_plain
+from callbacks.training_monitor import HISTORY
 from fit_and_test import Hopeless, finished_run, is_classifier
 from sweeps.pruning import hopeless
 from sweeps.results import Result, best_of, in_order, reason_in, table_of, write, write_picture
@@ -74,7 +75,14 @@ def work(sweep: Sweep, claim: Claim, arguments: argparse.Namespace, flags: list[
     print(f"trial {claim.number} of {sweep.trials}: {' '.join(as_flags(claim.values))}", flush=True)
     run, metric, maximize = sweep.run_of(claim.number), arguments.metric, arguments.direction == "max"
 
+    judged = 0.0  # when the history was written that was looked at last
+
     def is_hopeless() -> bool:
+        nonlocal judged
+        written = (run / HISTORY).stat().st_mtime if (run / HISTORY).exists() else 0.0
+        if written == judged:
+            return False
+        judged = written
         finished = [sweep.run_of(each.number) for each in sweep.known() if each.state == TrialState.COMPLETE]
         return hopeless(run, finished, metric, maximize)
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from pytorch_lightning import LightningDataModule, Trainer
 from sklearn.metrics import classification_report, confusion_matrix
 from torch.utils.data import DataLoader, TensorDataset
 
-from callbacks import ClassReport, TopKAccuracy
+from callbacks import ClassReport, TopKAccuracy, class_report
 from callbacks.class_report import drawn_confusion, table, write_metrics
 from callbacks.panels import sheet
 from lightning_modules import Classifier
@@ -79,6 +80,16 @@ def test_true_classes_are_the_lines_of_the_picture() -> None:
     drawn_confusion(counts[:, :3], formulas, formulas).savefig(io.BytesIO())
     sheet([np.zeros((4, 4, 3), np.uint8)], formulas[:1]).savefig(io.BytesIO())
     assert (axes.get_ylabel(), axes.get_xlabel()) == ("true class", "predicted class")
+
+
+def test_of_very_many_classes_only_pairs_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(class_report, "MOST", 2)
+    with suppress(FileNotFoundError):  # there is no matrix to read
+        report(torch.eye(3)[[0, 1, 1, 1]], torch.tensor([0, 1, 2, 2]), tmp_path)
+    pairs = (tmp_path / "report/confusions.csv").read_text().splitlines()
+    assert pairs == ["true class,predicted class,samples", "0,0,1", "1,1,1", "2,1,2"]
+    assert json.loads((tmp_path / "report/metrics.json").read_text())["test/top1"] == 0.5
+    assert not list((tmp_path / "report").glob("confusion_matrix*"))
 
 
 def test_the_last_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

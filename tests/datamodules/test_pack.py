@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datamodules.manifest import Manifest, verify
+from datamodules.manifest import Manifest, sha256, verify
 from datamodules.pack import pack
 from datamodules.picture_files import fit
 from datamodules.samples import Samples
@@ -147,6 +147,14 @@ def test_verify_finds_an_edited_byte_a_second_later(tmp_path: Path, where: str) 
     os.utime(path, (time.time() + 1, time.time() + 1))
     with pytest.raises(ValueError, match=rf"{path.name} was changed.*delete the folder"):
         verify(tmp_path / "set", manifest)
+
+
+def test_what_was_packed_is_not_read_again_to_prove_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack_arrays(tmp_path / "set")
+    read = []
+    monkeypatch.setattr("datamodules.manifest.sha256", lambda path: read.append(path.suffix) or sha256(path))
+    verify(tmp_path / "set", Manifest.load(tmp_path / "set"))
+    assert read == [".json"]  # the manifest alone
 
 
 def test_verify_finds_a_truncated_and_a_missing_shard(tmp_path: Path) -> None:

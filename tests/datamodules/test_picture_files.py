@@ -1,5 +1,6 @@
 """Picture files: what is found, what is read, and how it looks then."""
 
+import hashlib
 import io
 import struct
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from datamodules.picture_files import files_below, fit, is_picture, loaded
+from datamodules.raw_files import RawFiles
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
 
@@ -150,3 +152,12 @@ def test_links_to_folders_are_not_followed_but_for_the_folder_itself(tmp_path: P
     (tmp_path / "pictures/a").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "link").symlink_to(tmp_path / "pictures")
     assert [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path / "link")] == ["link/1.png"]
+
+
+def test_raw_files_are_told_by_their_names_and_sizes(tmp_path: Path) -> None:
+    for name, size in (("b/2.png", 3), ("a-b/1.png", 2), ("a/1.png", 1), ("a/.hidden", 9)):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(bytes(size))
+    files = sorted([("a-b/1.png", 2), ("a/1.png", 1), ("b/2.png", 3)])
+    found = RawFiles("Any", tmp_path, tmp_path, "", ["."], None, {}).fingerprint(tmp_path)
+    assert found == hashlib.sha256(repr(files).encode()).hexdigest()

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,23 @@ def test_csv_standard_input_and_a_table(call: Callable, run: Path, pictures: Pat
     expected = best.names[int(best.probabilities[0].argmax())]
     assert (row["picture"], row["rank"], row["class"]) == ("-", "1", expected)
     assert expected in call(predict, run, pictures / "00.png", "--top", "1").out
+
+
+@pytest.mark.parametrize("form", ["csv", "json"])
+def test_what_was_predicted_before_a_failure_is_written(form: str) -> None:
+    def broken() -> Iterator[predict.Prediction]:
+        yield {"picture": "a.png", "classes": [{"class": "b", "probability": 1.0}]}
+        raise KeyboardInterrupt
+
+    file = io.StringIO()
+    with pytest.raises(KeyboardInterrupt):
+        predict.write(broken(), form, file)
+    assert "a.png" in file.getvalue()
+    found = [{"picture": name, "classes": []} for name in "ab"]
+    for some in (found, found[:1], []):
+        whole = io.StringIO()
+        predict.write(iter(some), "json", whole)
+        assert json.loads(whole.getvalue()) == some
 
 
 def test_long_names_are_whole_in_a_table() -> None:
