@@ -8,7 +8,7 @@ The page is one file that needs nothing else and no network. What a run has not 
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -35,12 +35,12 @@ ABSENT = "\N{EN DASH}"
 
 @dataclass
 class Section:
-    """A run on the page: what is written above it, its record, and its test if there was one."""
+    """A run on the page: its record, its test if there was one, and what is written above it."""
 
-    title: str
     record: RunRecord
     validation: float | None
     tested: Tested | None = None
+    title: str = ""
 
     @property
     def test(self) -> float | None:
@@ -54,18 +54,20 @@ class Section:
         return (self.test * (1 - self.test) / samples) ** 0.5 if samples and self.test is not None else None
 
 
-def section(title: str, record: RunRecord) -> Section:
-    """A run's part of the page; what cannot be read is added to what is missing."""
+def section(run: Path) -> Section:
+    """A run's part of the page, without its probabilities; what cannot be read is added to what is missing."""
+    record = RunRecord.load(run)
     epoch = chosen_epoch(record.history, record.validates_on_test) if record.history else {}
     validation = epoch.get(f"val/{record.score.metric}")
     if not record.predictions:
-        return Section(title, record, validation)
+        return Section(record, validation)
     tested = evaluate(record.predictions)
     try:
         tested.mistakes = mistakes(record.folder, record.predictions)
     except Exception as error:  # the configuration names any class, and its data may lie anywhere
         record.missing.append(f"The pictures cannot be shown: {message(error).removeprefix('error: ')}.")
-    return Section(title, record, validation, tested)
+    record.predictions = replace(record.predictions, probabilities=record.predictions.probabilities[:0].copy())
+    return Section(record, validation, tested)
 
 
 def titles(records: Sequence[RunRecord]) -> list[str]:
@@ -131,8 +133,10 @@ def page(runs: Sequence[Path]) -> str:
     Raises:
         FileNotFoundError, ValueError: a folder is not a run's.
     """
-    records = [RunRecord.load(run) for run in {run.resolve(): run for run in runs}.values()]
-    sections = [section(title, record) for title, record in zip(titles(records), records, strict=True)]
+    sections = [section(run) for run in {run.resolve(): run for run in runs}.values()]
+    records = [each.record for each in sections]
+    for each, title in zip(sections, titles(records), strict=True):
+        each.title = title
     settings = list(differences(*(record.config for record in records)))
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters |= {"percent": percent, "duration": duration, "setting": setting, "abbreviated": abbreviated}
