@@ -14,7 +14,7 @@ from filelock import FileLock, Timeout
 from pytorch_lightning import Callback, LightningModule, Trainer
 
 from callbacks.panels import log_config
-from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions
+from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions, of_all_processes
 from callbacks.provenance import SESSIONS, differences
 from callbacks.whole_file import whole_file
 
@@ -52,11 +52,13 @@ class RunFolder(Callback):
     def __init__(self, config: str, command: str) -> None:
         self.config, self.command = config, command
         self._lock: FileLock | None = None
+        self._step = 0  # of the checkpoint that this process goes on from
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on the folder, make it and begin the log."""
         # each process has taken the time of day for its name
         trainer._default_root_dir = trainer.strategy.broadcast(trainer.default_root_dir)
+        self._step = 0
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
@@ -71,7 +73,23 @@ class RunFolder(Callback):
         logging.getLogger("litvision").debug("%s", self.command)
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log the configuration."""
+        """Refuse processes that do not begin alike; log the configuration.
+
+        Raises:
+            ValueError: machines without a common file system have other checkpoints, or other pictures.
+        """
+        rows = {split: len(rows) for split, rows in getattr(trainer.datamodule, "splits", {}).items()}
+        steps, sizes = zip(*of_all_processes(trainer, (self._step, rows)), strict=True)
+        if len(set(steps)) > 1:
+            raise ValueError(
+                f"the processes would begin at different steps, {', '.join(map(str, steps))}; copy the run's folder "
+                "from the first machine to all, and continue again"
+            )
+        if any(size != rows for size in sizes):
+            raise ValueError(
+                f"the processes have different pictures, {', '.join(map(str, sizes))}; copy the packed set from the "
+                "first machine to all"
+            )
         self._log_config(trainer, self.config)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -99,6 +117,7 @@ class RunFolder(Callback):
         Raises:
             ValueError: names some of both.
         """
+        self._step = checkpoint.get("global_step", 0)
         known = checkpoint.get("preprocessing", {}).get("classes")
         here = getattr(trainer.datamodule, "classes", None)
         if known and here and list(known) != list(here):

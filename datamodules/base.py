@@ -400,7 +400,7 @@ class ImageDataModule(LightningDataModule):
         return self._loader(batches, BatchSampler(EveryRowOnce(*share), batch_size, drop_last=False))
 
     def _loader(self, batches: Batches, batch_sampler: BatchSampler | list[list[int]]) -> BatchLoader | DataLoader:
-        if self.num_workers:
+        if self.num_workers and not self.trainer.predicting:  # Lightning would draw the rows of a DataLoader anew there
             return worker_loader(batches, batch_sampler, self.num_workers, pin_memory=not self._on_cpu)
         # transforms are Python objects with a state of their own: one thread
         threads = 1 if self.transforms else min(4, os.cpu_count() or 1)

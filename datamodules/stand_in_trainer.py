@@ -15,6 +15,7 @@ def seen_by_a_trainer(data: ImageDataModule, rank: int = 0, processes: int = 1) 
         world_size=processes,
         is_global_zero=rank == 0,
         training=True,
+        predicting=False,
         strategy=SimpleNamespace(root_device=torch.device("cpu"), broadcast=lambda decided: decided),
         lightning_module=SimpleNamespace(dtype=torch.float32),
         fit_loop=SimpleNamespace(epoch_progress=beginning, epoch_loop=SimpleNamespace(batch_progress=beginning)),

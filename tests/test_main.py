@@ -12,6 +12,8 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.cli import LightningCLI
+from pytorch_lightning.plugins.environments import SLURMEnvironment
 
 import callbacks as cb
 import cli
@@ -449,3 +451,11 @@ def test_the_quickstart_reaches_95_percent(capsys: pytest.CaptureFixture[str]) -
     main.run_command(["fit", *DIGITS, "--name", "a", "--then", "test"])
     last_line = capsys.readouterr().out.strip().splitlines()[-1]
     assert float(last_line.removeprefix("test top-1 = ")) >= 0.95
+
+
+def test_slurm_pauses_a_run_and_requeues_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(SLURMEnvironment, "detect", staticmethod(lambda: True))
+    with patch.object(LightningCLI, "instantiate_trainer") as made:
+        cli.CLI(tmp_path, [*DIGITS, "--data.root", str(tmp_path)], runs=False)
+    (slurm,) = (each for each in made.call_args.kwargs["plugins"] if isinstance(each, SLURMEnvironment))
+    assert not slurm.auto_requeue

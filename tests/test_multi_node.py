@@ -60,7 +60,7 @@ def assert_one_run_of_two_processes(folder: Path) -> None:
     assert record["step"] == 4
 
 
-def agents(folders: list[Path], environment: dict[str, str], *flags: str) -> None:
+def agents(folders: list[Path], environment: dict[str, str], *flags: str, fail: bool = False) -> None:
     """Two agents of torchrun, each in the folder of its machine."""
     port = free_port()
     nodes = [
@@ -72,7 +72,7 @@ def agents(folders: list[Path], environment: dict[str, str], *flags: str) -> Non
         for n, folder in enumerate(folders)
     ]
     try:
-        assert [node.wait(timeout=300) for node in nodes] == [0, 0]
+        assert [bool(node.wait(timeout=300)) for node in nodes] == [fail, fail]
     finally:
         for node in nodes:
             node.terminate()
@@ -93,8 +93,16 @@ def test_torchrun_with_separate_file_systems(tmp_path: Path, environment: dict[s
     agents([tmp_path, other], environment)
     for folder in (tmp_path, other):
         assert len(list(folder.glob("data/digits-*"))) == 1
-    assert len(list(tmp_path.glob("runs/*/*/checkpoints/best.ckpt"))) == 1
+    (best,) = tmp_path.glob("runs/*/*/checkpoints/best.ckpt")
     assert not (other / "runs").exists()
+    before = best.with_name("last.ckpt").read_bytes()
+    longer = ["--continue", str(best.parent.parent.relative_to(tmp_path)), "--trainer.max_epochs", "2"]
+    shutil.copytree(tmp_path / "runs", other / "runs")
+    agents([tmp_path, other], environment, *longer)
+    assert best.with_name("last.ckpt").read_bytes() != before
+    longer[-1] = "3"
+    agents([tmp_path, other], environment, *longer, fail=True)  # the other machine has the first epoch alone
+    assert "the processes would begin at different steps, 8, 4; copy" in (best.parent.parent / "log.txt").read_text()
 
 
 def test_the_batch_script_of_slurm(tmp_path: Path, environment: dict[str, str]) -> None:

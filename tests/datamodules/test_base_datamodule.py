@@ -32,6 +32,7 @@ def digits(
         training=True,
         validating=False,
         sanity_checking=False,
+        predicting=False,
         fit_loop=SimpleNamespace(
             epoch_progress=SimpleNamespace(current=SimpleNamespace(ready=epoch + bool(seen), processed=epoch)),
             epoch_loop=SimpleNamespace(batch_progress=SimpleNamespace(current=SimpleNamespace(processed=seen))),
