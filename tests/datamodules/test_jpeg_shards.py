@@ -238,6 +238,7 @@ def test_loaders_read_them_as_any_other(tmp_path: Path, workers: int) -> None:
         training=False,
         validating=False,
         sanity_checking=False,
+        predicting=False,
         strategy=SimpleNamespace(root_device=torch.device("cpu")),
         lightning_module=SimpleNamespace(dtype=torch.float32),
     )
