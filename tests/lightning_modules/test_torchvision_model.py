@@ -159,7 +159,7 @@ def test_smallest_size(architecture, smallest):
         ({"architecture": "fcn_resnet50"}, "no classifier 'fcn_resnet50'"),
         ({"architecture": "inception_v3", "image_size": 298}, "at least 299, not 298; with auxiliary: false less"),
         pytest.param(
-            *({"architecture": "inception_v3", "image_size": 74, "auxiliary": False}, "at least 75, not 74.$"),
+            *({"architecture": "inception_v3", "image_size": 74, "auxiliary": False}, "at least 75, not 74$"),
             marks=pytest.mark.slow,
         ),
         ({"architecture": "vgg11", "image_size": 31}, "at least 32, not 31$"),
