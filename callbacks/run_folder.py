@@ -4,6 +4,7 @@ import faulthandler
 import json
 import logging
 import sys
+from contextlib import suppress
 from datetime import datetime
 from itertools import count
 from pathlib import Path
@@ -52,13 +53,12 @@ class RunFolder(Callback):
     def __init__(self, config: str, command: str) -> None:
         self.config, self.command = config, command
         self._lock: FileLock | None = None
-        self._step = 0  # of the checkpoint that this process goes on from
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Agree on the folder, make it and begin the log."""
         # each process has taken the time of day for its name
         trainer._default_root_dir = trainer.strategy.broadcast(trainer.default_root_dir)
-        self._step = 0
+        self._step = 0  # of the checkpoint that this process goes on from
         if not trainer.is_global_zero:
             return
         folder = Path(trainer.default_root_dir)
@@ -202,11 +202,11 @@ def log_to(file: Path) -> None:
 
 def _of_others(folder: Path, trainer: Trainer, stage: str) -> bool:
     """Whether there are predictions of other pictures than the trainer's data module has."""
-    split, name = {"test": ("test", PROBABILITIES), "validate": ("val", OF_VALIDATION)}.get(stage, ("", ""))
-    try:
-        return bool(name) and Predictions.load(folder, name).split != trainer.datamodule.checksum_of(split)
-    except (FileNotFoundError, ValueError):
-        return False
+    stored = {"test": ("test", PROBABILITIES), "validate": ("val", OF_VALIDATION)}
+    with suppress(KeyError, FileNotFoundError, ValueError):  # a stage without predictions, or none yet, or damaged ones
+        split, name = stored[stage]
+        return Predictions.load(folder, name).split != trainer.datamodule.checksum_of(split)
+    return False
 
 
 def new_run(experiment: str, name: str | None, fit: bool) -> Path:
