@@ -37,11 +37,11 @@ Test accuracy is measured once, on the checkpoint that validation chose. Where a
 `--data.validate_on_test true`, as the published runs, the test split validates: nothing is chosen by it, and the
 checkpoint of the last epoch is tested. The deviation is that over the seeds; of one seed, that of a share of so many
 test pictures. Flags that a run had besides are named in its row, and in bold the settings of the experiment's file that
-have changed since, or that were not recorded. A difference is stated where none of these makes another experiment of
-it."""
+have changed since, or that were not recorded. A difference is given only where the run is still the published
+experiment."""
 WHOLE = """\
 All the epochs, pictures and classes of the experiment. Of CIFAR-10 the checksums of the published files are known:
-where the pictures are not proved to come from them, that is in bold. Copies that were compressed again have lost
+runs on other pictures, or on pictures of unknown origin, say so in bold. Copies that were compressed again have lost
 something, and the difference includes what that costs."""
 SCALED_DOWN = """\
 Fewer epochs, pictures or classes than the experiment has, which is in bold: such a run shows that the experiment
@@ -181,21 +181,22 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str 
     on_validation = bool(figure) and figure[2] == "validation"
     if on_validation and any(run["validation"]["val/top1"] is None for run in runs):
         on_validation = comparable = False  # there was none
-    values = [run["validation"]["val/top1"] if on_validation else run["metrics"]["test/top1"] for run in runs]
+    measured, split = ("validation", "val") if on_validation else ("metrics", "test")
+    values = [run[measured][f"{split}/top1"] for run in runs]
     mean = statistics.mean(values)
     if len(values) > 1:
         deviation = statistics.stdev(values)
     else:
         deviation = (mean * (1 - mean) / (record["samples"]["val"] if on_validation else samples)) ** 0.5
+    rank5 = [run[measured].get(f"{split}/top5") for run in runs]
+    top5 = "" if None in rank5 else f"{100 * statistics.mean(rank5):.2f} %"
     speeds = [run["images_per_second"] for run in runs if run["images_per_second"]]  # early runs have none
     cells = [
         record["experiment"],
         quoted,
         f"**{100 * mean:.2f} %** ± {100 * deviation:.1f}" + " in validation" * on_validation,
         f"{100 * mean - float(figure[1]):+.2f}" if figure and comparable else "",
-        f"{100 * statistics.mean(run['metrics']['test/top5'] for run in runs):.2f} %"
-        if "test/top5" in record["metrics"]
-        else "",
+        top5,
         epochs,
         (few.removeprefix(", ") or f"{pictures}") + other_files(record),
         f"{statistics.median(speeds):.0f}" if speeds else "",

@@ -54,6 +54,14 @@ class LastCheckpoint(Checkpoint):
             raise ValueError(f"every_minutes is {every_minutes}; it must not be negative")
         self.every_epochs, self.every_minutes = every_epochs, every_minutes
 
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Let SIGTERM end at once what cannot be paused: an evaluation, or a run before its first step.
+
+        Lightning's own handler, registered after this, would wait for the other processes within the signal, and a
+        prediction would not heed it at all.
+        """
+        trainer._signal_connector._sigterm_notifier_fn = _end
+
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Refuse the state of another optimizer; a callback that changes the optimizer has done so by now."""
         if trainer.state.fn == "fit" and "state_dict" in checkpoint:  # else a strategy that shards weights has them
@@ -131,6 +139,11 @@ class LastCheckpoint(Checkpoint):
         """Remember a signal until the step is over, and let the next ctrl + c through."""
         self._signalled = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(number: int, frame: FrameType | None) -> NoReturn:
+    """End this process as the signal would, but with everything that it holds open closed."""
+    raise SystemExit(128 + number)
 
 
 def _begin_next_epoch(trainer: Trainer) -> None:

@@ -1,5 +1,7 @@
 """Batches made ahead, by threads in buffers that are used again, or by processes."""
 
+import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -100,7 +102,23 @@ def _whole_batch(batch: Batch) -> Batch:
 
 
 def _as_worker(worker_id: int) -> None:
-    """Keep each loader process on its own core, and leave it to the run to decide what a signal means."""
+    """Keep each loader process on its own core, and leave it to the run to decide what a signal means.
+
+    A terminal, torchrun or SLURM sends the wish to pause to all processes: the run still needs this one.
+    """
     cv2.setNumThreads(0)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # ctrl + c reaches every process of the terminal
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for name in ("SIGINT", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS or Windows, where nothing tells who has sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+        threading.Thread(target=_end_for_the_run, daemon=True).start()
+
+
+def _end_for_the_run() -> None:
+    """End this process with the SIGTERM of its run, by which torch and Python end what has not ended by itself."""
+    run = multiprocessing.parent_process()
+    while run and signal.sigwaitinfo([signal.SIGTERM]).si_pid != run.pid:
+        pass
+    os._exit(128 + signal.SIGTERM)

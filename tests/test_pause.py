@@ -21,6 +21,7 @@ from pytorch_lightning import LightningModule, Trainer
 import callbacks as cb
 import main
 from callbacks import last_checkpoint, run_folder
+from lightning_modules import Classifier
 
 CONFIG = Path(main.__file__).parent / "experiments/quickstart_digits.yaml"
 FIT = ["fit", "--config", str(CONFIG), "--trainer.max_epochs", "2"]
@@ -149,6 +150,24 @@ def test_the_second_ctrl_c_stops_at_once(command, signalled) -> None:
         command(*FIT, "--name", "a")
     assert stopped.value.code == 1
     assert not (RUNS / "a/checkpoints/last.ckpt").exists()
+
+
+@pytest.mark.parametrize("subcommand", ["test", "predict"])
+def test_sigterm_ends_an_evaluation_at_once(
+    command, whole: Path, monkeypatch: pytest.MonkeyPatch, subcommand: str
+) -> None:
+    batches = []
+
+    def signalled(self: Classifier, batch: object, batch_idx: int) -> None:
+        batches.append(batch_idx)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Classifier, f"{subcommand}_step", signalled)
+    with pytest.raises(SystemExit) as stopped:
+        command(subcommand, "--run", str(whole), "--name", "other")
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert batches == [0]
+    assert not list(Path("runs").rglob("report"))
 
 
 def test_nothing_pauses_with_half_a_gradient(command, signalled) -> None:

@@ -28,6 +28,19 @@ def test_a_loader_process_is_killed(place) -> None:
     goes_on(place)
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGUSR1, marks=pytest.mark.slow)])
+def test_a_signal_to_all_processes_of_a_run_pauses_it(place, number: int) -> None:
+    """As torchrun and SLURM send it."""
+    running = place.fit("--trainer.max_epochs", "500", *WORKERS)
+    running.until((place.run / "checkpoints/last.ckpt").exists)
+    processes = [*running.children(), running.pid]
+    assert len(processes) == 1 + 2 + 2  # those of training and of validation
+    for process in processes:
+        os.kill(process, number)
+    assert "nothing is lost" in running.succeeds()
+    goes_on(place)
+
+
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
