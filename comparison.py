@@ -36,14 +36,15 @@ class Flag(NamedTuple):
 
 
 def flags_of(command: str) -> Iterator[Flag]:
-    """The flags of a command, under one name each: LightningCLI knows ``--model.depth`` with ``init_args`` as well."""
+    """The flags of a command, under one name each: ``--model.depth`` may have ``init_args`` in it, ``--lr`` is short."""
     words = ["--config" if word == "-c" else word for word in shlex.split(command)]
     for word, following in pairwise([*words, "--"]):
         if word.startswith("--"):
             name, equals, value = word.removeprefix("--").partition("=")
             alone = bool(equals) or following.startswith("--")
             typed = shlex.join([word] if alone else [word, following])
-            yield Flag(name.replace(".init_args", ""), value if alone else following, typed)
+            name = "model.optimizer.lr" if name == "lr" else name.replace(".init_args", "")
+            yield Flag(name, value if alone else following, typed)
 
 
 def trained(record: Record, planned: int | None) -> str:
@@ -52,7 +53,8 @@ def trained(record: Record, planned: int | None) -> str:
         return str(record["epochs"])
     share = record["config"]["trainer"].get("limit_train_batches")
     of_all = f" of {planned}" * bool(planned)
-    return f"**shortened: {record['epochs']}{of_all}{f', of {share} batches' * bool(share)}**"
+    part = f", of {share} batches" * bool(share and (share < 1 or isinstance(share, int)))
+    return f"**shortened: {record['epochs']}{of_all}{part}**"
 
 
 def is_shortened(record: Record, planned: int | None) -> bool:
@@ -124,18 +126,22 @@ def other_flags(record: Record, flags: str) -> list[Flag]:
     return [flag for flag in told if not SAME_EXPERIMENT.match(f"{flag.name} {flag.value}")]
 
 
-def recipe_of(experiment: dict[str, Any], record: Record) -> tuple[str, str, str, str, int]:
+def changed_in_training(record: Record) -> str:
+    """The settings that changed where a run was continued, whatever they are at its end."""
+    names = ", ".join(f"`{name.replace('.init_args', '')}`" for name in record.get("changed") or ())  # early: none told
+    return f", **{names} changed in training**" if names else ""
+
+
+def recipe_of(experiment: dict[str, Any], record: Record) -> tuple[str, str, str, str, str, int]:
     """What the runs of a row share."""
-    length = trained(record, epochs_of(experiment))
-    return changed(record), changed_since(record, experiment), other_files(record), length, pictures_of(record)
+    settings = changed(record), changed_in_training(record), changed_since(record, experiment)
+    return *settings, other_files(record), trained(record, epochs_of(experiment)), pictures_of(record)
 
 
 def changed_since(record: Record, experiment: dict[str, Any]) -> str:
     """The settings of an experiment's file, as it is, that a run had not, for all that its command says."""
     file = {section: experiment[section] for section in ("model", "data", "trainer") if section in experiment}
     given = [*(flag.name for flag in flags_of(record["command"])), "trainer.max_epochs"]
-    if "lr" in given:
-        given.append("model.optimizer.lr")
     longer = [name.removesuffix("+") for name in given if name.endswith("+")]
     names = dict.fromkeys(name.replace(".init_args", "") for name in unlike(file, record["config"], longer))
     names = [name for name in names if not any(name == flag or name.startswith(f"{flag}.") for flag in given)]

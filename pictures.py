@@ -69,9 +69,11 @@ def refuse_to_replace(out: Path, places: Sequence[str]) -> None:
     """Refuse to write where a picture is that was named to be looked at.
 
     Raises:
-        ValueError: it is one of them, or an existing file that is no PNG, as where the name of the output is left out.
+        ValueError: it is one of them, or an existing picture that no tool has drawn, as where the name of the output
+            is left out.
     """
-    if out.resolve() in {Path(place).resolve() for place in places} or (out.exists() and out.suffix.lower() != ".png"):
+    drawn = out.suffix.lower() == ".png" or not is_picture(out)
+    if out.resolve() in {Path(place).resolve() for place in places} or (out.exists() and not drawn):
         raise ValueError(f"{out} would be replaced; name a new file to write, and then the pictures")
 
 

@@ -15,6 +15,7 @@ from comparison import (
     FIGURE,
     Record,
     changed,
+    changed_in_training,
     changed_since,
     epochs_of,
     few_pictures,
@@ -65,8 +66,9 @@ def page(records: list[Record], experiments: list[Path], more: list[str]) -> str
             group = list(runs)
             flags = flags_with_figure(figures, group[0]["command"])
             rows = whole if is_whole(group[0], settings) else scaled_down
-            same_seed = len({record["seed"] for record in group}) < len(group)
-            for each in [[record] for record in group] if same_seed else [group]:
+            seeds = {record["seed"]: record for record in reversed(group)}  # a seed that was trained again has a row
+            again = [[record] for record in group if record not in seeds.values()]
+            for each in [[*reversed(seeds.values())], *again]:
                 rows.append(row(each, figures[flags], settings, flags))
             for record in group:
                 curves += ["", *curve(record)]
@@ -117,6 +119,7 @@ def ensembles(records: list[Record], experiments: Path) -> list[str]:
             trained(record, epochs_of(experiment)),
             f"[{record['name']}](records/ensembles/{quote(identity(record))}.json)"
             + changed(record)
+            + changed_in_training(record)
             + changed_since(record, experiment),
         ]
         lines.append(f"| {' | '.join(cells)} |")
@@ -158,7 +161,7 @@ def linear(records: dict[str, Record], experiments: Path) -> list[str]:
             f"{record['C']:g}",
             f"**{100 * test['rank1']:.2f} %** ± {100 * deviation:.1f}",
             f"{100 * test['rank5']:.2f} %" if test["rank5"] else "",
-            f"[{Path(name).stem}](records/linear/{name})",
+            f"[{Path(name).stem}](records/linear/{quote(name)})",
         ]
         lines.append(f"| {' | '.join(cells)} |")
     for name in sorted(figures.keys() - records.keys()):
@@ -176,7 +179,8 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str 
     record, samples = runs[0], runs[0]["metrics"]["samples"]
     planned, pictures = epochs_of(experiment), pictures_of(record)
     epochs, few, since = trained(record, planned), few_pictures(record), changed_since(record, experiment)
-    comparable = epochs == str(planned or record["epochs"]) and not few and not since and not other_flags(record, flags)
+    others = changed_in_training(record) or other_flags(record, flags)
+    comparable = epochs == str(planned or record["epochs"]) and not few and not since and not others
     figure = FIGURE.search(quoted)
     on_validation = bool(figure) and figure[2] == "validation"
     if on_validation and any(run["validation"]["val/top1"] is None for run in runs):
@@ -204,6 +208,7 @@ def row(runs: list[Record], quoted: str, experiment: dict[str, Any], flags: str 
         f"{len(runs)}: "
         + ", ".join(f"[{run['name']}](records/{quote(identity(run))}.json)" for run in runs)
         + changed(record)
+        + changed_in_training(record)
         + since,
     ]
     return f"| {' | '.join(cells)} |"

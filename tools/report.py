@@ -163,7 +163,7 @@ def main() -> None:
     with plainly():
         require_folder(arguments.out)
         text = page(arguments.runs)
-        with whole_file(arguments.out) as partial:
+        with whole_file(arguments.out.resolve()) as partial:
             partial.write_text(text, encoding="utf-8")
         print(f"report: {arguments.out} ({arguments.out.stat().st_size / 1000:.0f} kB)")
 

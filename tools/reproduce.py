@@ -28,7 +28,7 @@ from callbacks.training_monitor import HISTORY, PICTURE, TIMINGS
 from callbacks.whole_file import whole_file, write_json
 from comparison import Flag, Record, flags_of, without_seed
 from datamodules.manifest import Manifest
-from fit_and_test import PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
+from fit_and_test import NO_MATTER, PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
 from pictures import data_of
 from results import ensembles, identity, linear, page
 from run_record import chosen_epoch, is_outdated
@@ -87,7 +87,7 @@ def ensemble_record(folder: Path) -> Record:
             raise ValueError(
                 f"{member['name']} was tested anew since {folder} was made; the same train_ensemble.py makes it again"
             )
-    shared = ("experiment", "epochs", "commit", "versions", "hardware", "config", "official", "samples", "classes")
+    shared = ("experiment", "epochs", "commit", "versions", "hardware", "config", "official", "samples", "classes", "changed")
     return {
         **figures,
         **{name: members[0][name] for name in shared},
@@ -136,6 +136,11 @@ def record_of(run: Path) -> Record:
         **{name: ", then ".join(dict.fromkeys(s[name] for s in sessions)) for name in ("hardware", "precision")},
         "classes": last.get("classes"),  # early runs do not say
         "official": is_official(run),
+        "changed": sorted(
+            {name for session in sessions for name in session.get("changed") or ()}.difference(
+                NO_MATTER, ["data.init_args.source"]
+            )
+        ),
         "config": config,
     }
 
@@ -155,18 +160,20 @@ def command_of(sessions: Sequence[dict[str, Any]]) -> str:
         if number and not session.get("changed"):
             continue
         left_out = {*MACHINE_FACTS, "ckpt_path"} if number else MACHINE_FACTS
-        new = [flag for flag in flags_of(session["command"]) if flag.name not in left_out and flag not in flags]
+        had = {(flag.name, flag.value) for flag in flags}
+        given = (on_any_machine(flag) for flag in flags_of(session["command"]) if flag.name not in left_out)
+        new = [flag for flag in given if (flag.name, flag.value) not in had]
         outdone = {flag.name for flag in new if flag.name != "config" and not flag.name.endswith("+")}
         flags = [*(flag for flag in flags if flag.name not in outdone), *new]
-    return " ".join(["main.py fit", *map(on_any_machine, flags)])
+    return " ".join(["main.py fit", *(flag.typed for flag in flags)])
 
 
-def on_any_machine(flag: Flag) -> str:
-    """A flag as it was typed, but an experiment without the folder of the project."""
+def on_any_machine(flag: Flag) -> Flag:
+    """A flag as it is, but an experiment without the folder of the project."""
     folder, experiments, file = flag.value.rpartition("experiments/")
     if flag.name == "config" and experiments and folder[-1:] in ("", "/"):
-        return shlex.join(["--config", experiments + file])
-    return flag.typed
+        return Flag("config", experiments + file, shlex.join(["--config", experiments + file]))
+    return flag
 
 
 def main() -> None:
@@ -194,8 +201,11 @@ def main() -> None:
             {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(place.glob("*.json"))}
             for place in (folder, folder / "ensembles", folder / "linear")
         )
-        for record in {**runs, **members}.values():
-            experiment_file(record["experiment"])  # without it, there would be no row
+        for name, record in {**runs, **members}.items():
+            try:
+                experiment_file(record["experiment"])  # without it, there would be no row
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"{error}, of which {name} is a record; move that elsewhere") from error
         experiments = PROJECT / "experiments"
         more = [*ensembles(list(members.values()), experiments), *linear(classifiers, experiments)]
         text = page(list(runs.values()), sorted(filter(is_trained, experiments.rglob("*.yaml"))), more)

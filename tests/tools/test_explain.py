@@ -60,6 +60,8 @@ def test_no_picture_is_drawn_over(tmp_path: Path) -> None:
             refuse_to_replace(tmp_path / out, [str(tmp_path / "b.png")])
     refuse_to_replace(tmp_path / "b.png", [str(tmp_path / "a.jpg")])  # an earlier sheet
     refuse_to_replace(tmp_path / "c.jpg", [str(tmp_path / "b.png")])
+    (tmp_path / "d.pdf").touch()
+    refuse_to_replace(tmp_path / "d.pdf", [])  # an earlier chart
 
 
 @pytest.mark.parametrize(

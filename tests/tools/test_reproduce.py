@@ -416,6 +416,34 @@ def test_flags_of_later_sessions_are_of_the_run() -> None:
     assert told == f"main.py fit --config experiments/a.yaml {flags}"
 
 
+def test_flags_typed_otherwise_later_are_told_once() -> None:
+    """A configuration after flags would outdo them, and so would ``--lr`` the rate that was given after it."""
+    first = {"command": "main.py fit --config /a/experiments/a.yaml --lr 0.1 --data.batch_size 8 --data.root /a/data"}
+    moved = {"command": "main.py fit --config=/b/experiments/a.yaml --lr 0.1", "changed": {"data.root": ["/a", "/b"]}}
+    slower = {"command": "main.py fit --continue r --model.optimizer.lr 0.01", "changed": {"lr": [0.1, 0.01]}}
+    told = "main.py fit --config experiments/a.yaml --lr 0.1 --data.batch_size 8"
+    assert reproduce.command_of([first, moved]) == told
+    assert reproduce.command_of([first, moved, slower]) == told.replace(" --lr 0.1", "") + " --model.optimizer.lr 0.01"
+
+
+def test_settings_that_changed_in_training_are_told(folder: Path) -> None:
+    run = folder / "runs/quickstart_digits/short-seed1"
+    sessions = json.loads((run / "sessions.json").read_text())
+    kept = json.dumps(sessions)
+    assert reproduce.record_of(run)["changed"] == []
+    sessions[0]["changed"] = {"data.init_args.root": ["a", "b"], "trainer.limit_train_batches": [0.1, 1.0]}
+    try:
+        (run / "sessions.json").write_text(json.dumps(sessions))
+        record = reproduce.record_of(run) | {"epochs": 8}
+    finally:
+        (run / "sessions.json").write_text(kept)
+    experiment = {"trainer": {"max_epochs": 8}}
+    cells = results.row([record], "70.5 % test accuracy", experiment).split("|")
+    assert cells[4].strip() == ""
+    assert "**`trainer.limit_train_batches` changed in training**" in cells[10]
+    assert comparison.recipe_of(experiment, record) != comparison.recipe_of(experiment, record | {"changed": []})
+
+
 @pytest.mark.parametrize("name", ["limit_train_batches", "limit_val_batches", "limit_test_batches", "overfit_batches"])
 def test_fewer_batches_are_no_whole_run(folder: Path, name: str) -> None:
     record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text()) | {"epochs": 8}
@@ -423,6 +451,9 @@ def test_fewer_batches_are_no_whole_run(folder: Path, name: str) -> None:
     for limit, whole in ((None, True), (0, True), (1.0, True), (0.1, False), (1, False), (20, False)):
         record["config"]["trainer"][name] = limit
         assert comparison.is_whole(record, experiment) == whole
+        told = comparison.trained(record | {"epochs": 3}, 8)
+        part = f", of {limit} batches" * (name == "limit_train_batches" and not whole)
+        assert told == f"**shortened: 3 of 8{part}**"
 
 
 def test_an_experiment_may_be_ended_by_steps(folder: Path) -> None:
@@ -450,6 +481,10 @@ def test_one_seed_twice_is_no_deviation_over_seeds(folder: Path) -> None:
     text = results.page([record, record | {"name": "again"}], [experiment_file("quickstart_digits")], [])
     lines = [line for line in text.splitlines() if line.startswith("| quickstart_digits |")]
     assert [line.split("|")[10].strip()[:2] for line in lines] == ["1:", "1:"]
+    records = [record, record | {"name": "again"}, record | {"name": "short-seed2", "seed": 2}]
+    text = results.page(records, [experiment_file("quickstart_digits")], [])
+    lines = [line for line in text.splitlines() if line.startswith("| quickstart_digits |")]
+    assert [line.split("|")[10].strip()[:2] for line in lines] == ["2:", "1:"]
 
 
 def test_numbers_are_read_as_the_command_line_reads_them(folder: Path, tmp_path: Path) -> None:
