@@ -36,7 +36,7 @@ class Flag(NamedTuple):
 
 
 def flags_of(command: str) -> Iterator[Flag]:
-    """The flags of a command, under one name each: ``--model.depth`` may have ``init_args`` in it, ``--lr`` is short."""
+    """The flags of a command, under one name each: ``--model.depth`` may have ``init_args`` in it."""
     words = ["--config" if word == "-c" else word for word in shlex.split(command)]
     for word, following in pairwise([*words, "--"]):
         if word.startswith("--"):

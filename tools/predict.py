@@ -3,8 +3,8 @@
 python tools/predict.py NETWORK PICTURES [PICTURES ...] [--top 5] [--format table]
 
 NETWORK is a run's folder, a checkpoint or a .safetensors file; PICTURES are files, folders (with all below them but
-folders that are links), or - for the bytes of one picture from standard input. A picture that cannot be read is named on
-standard error and the others are still predicted; the exit code is 1 then.
+folders that are links), or - for the bytes of one picture from standard input. A picture that cannot be read is named
+on standard error and the others are still predicted; the exit code is 1 then.
 """
 
 import csv

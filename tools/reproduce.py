@@ -87,7 +87,18 @@ def ensemble_record(folder: Path) -> Record:
             raise ValueError(
                 f"{member['name']} was tested anew since {folder} was made; the same train_ensemble.py makes it again"
             )
-    shared = ("experiment", "epochs", "commit", "versions", "hardware", "config", "official", "samples", "classes", "changed")
+    shared = (
+        "experiment",
+        "epochs",
+        "commit",
+        "versions",
+        "hardware",
+        "config",
+        "official",
+        "samples",
+        "classes",
+        "changed",
+    )
     return {
         **figures,
         **{name: members[0][name] for name in shared},
