@@ -20,14 +20,14 @@ SMALL = 20  # classes whose confusions are a table; a picture shows those of mor
 
 @dataclass
 class Mistake:
-    """A picture that was named wrongly: PNG as base64, both names, the probability of both, and its row."""
+    """A picture that was named wrongly: PNG as base64, both names, the probability of both, and its file or row."""
 
     picture: str
     true: str
     said: str
     probability: float
     of_true: float
-    row: int
+    file: str
 
 
 @dataclass
@@ -79,14 +79,13 @@ def mistakes(run: Path, found: Predictions) -> list[Mistake]:
     if not len(chosen):
         return []
     shown = []
-    for place, pixels in zip(chosen, tested_pictures(run, found.rows[chosen].tolist(), found.split), strict=True):
+    pictures, files = tested_pictures(run, found.rows[chosen].tolist(), found.split)
+    for place, pixels, file in zip(chosen, pictures, files, strict=True):
         image = Image.fromarray(pixels)
         image.thumbnail((PIXELS, PIXELS))
         label, said = int(found.labels[place]), int(found.probabilities[place].argmax())
         sureness, of_true = (float(found.probabilities[place, each]) for each in (said, label))
-        shown.append(
-            Mistake(png(image), found.names[label], found.names[said], sureness, of_true, int(found.rows[place]))
-        )
+        shown.append(Mistake(png(image), found.names[label], found.names[said], sureness, of_true, file))
     return shown
 
 

@@ -77,8 +77,10 @@ def refuse_to_replace(out: Path, places: Sequence[str]) -> None:
         raise ValueError(f"{out} would be replaced; name a new file to write, and then the pictures")
 
 
-def tested_pictures(run: Path, rows: Sequence[int], split: str) -> np.ndarray:
+def tested_pictures(run: Path, rows: Sequence[int], split: str) -> tuple[np.ndarray, list[str]]:
     """Stored pictures uint8 ``(N, H, W, 3)`` of these rows of the test split that a run's configuration names.
+
+    And their files, as they are called in the folder of the raw ones, or else ``row 7``.
 
     Args:
         split: the checksum of the pictures that were tested, see ``callbacks.prediction_store.Predictions``.
@@ -90,7 +92,9 @@ def tested_pictures(run: Path, rows: Sequence[int], split: str) -> np.ndarray:
     data = data_of(run)
     if data.checksum_of("test") != split:
         raise ValueError(f"{data.folder} holds other pictures than {run} was tested on; test it again")
-    return data.splits["test"].__getitems__(rows)[0].numpy()
+    test = data.splits["test"]
+    files = test.files
+    return test.__getitems__(rows)[0].numpy(), [files[row] or f"row {row}" for row in rows]
 
 
 def data_of(run: Path) -> ImageDataModule:

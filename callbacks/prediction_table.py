@@ -14,7 +14,10 @@ Row = tuple[int, int, int, float]
 
 
 class PredictionTable(Callback):
-    """Writes ``<run>/report/predictions.csv``: row of the split, label, predicted class and its probability."""
+    """Writes ``<run>/report/predictions.csv``: row of the split, label, predicted class and its probability.
+
+    And the picture's file, as it is called in the folder of the raw ones, where the packed set names it.
+    """
 
     def on_predict_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin from nothing, and learn which rows each batch holds."""
@@ -40,11 +43,12 @@ class PredictionTable(Callback):
         if not trainer.is_global_zero:
             return
         names = getattr(trainer.datamodule, "classes", None)
+        files = trainer.datamodule.splits["test"].files if names else None  # else a bare loader
         path = Path(trainer.default_root_dir) / "report/predictions.csv"
         with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)
-            writer.writerow(["row", "label", "predicted", "probability"])
+            writer.writerow(["row", "label", "predicted", "probability", "file"])
             for row, label, predicted, probability in sorted(row for part in parts for row in part):
                 classes = (names[label], names[predicted]) if names else (label, predicted)
-                writer.writerow([row, *classes, f"{probability:.6f}"])
+                writer.writerow([row, *classes, f"{probability:.6f}", files[row] if files else ""])
         print(f"predictions: {path}")

@@ -256,6 +256,7 @@ class ImageDataModule(LightningDataModule):
                     jpeg_quality=self.jpeg_quality,
                     skip_broken=self.skip_broken,
                     windows=self.windows,
+                    raw=raw,
                 )
         manifest = self._manifest()
         if manifest.official is False:

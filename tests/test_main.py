@@ -109,6 +109,7 @@ def test_fit_then_test_then_again_from_the_folder_after_a_move(
     assert [int(row["row"]) for row in rows] == list(range(450))
     assert sum(row["label"] == row["predicted"] for row in rows) / 450 == metrics["test/top1"]
     assert all(0.1 <= float(row["probability"]) <= 1 for row in rows)
+    assert {row["file"] for row in rows} == {""}  # scikit-learn's digits are no files
 
 
 @pytest.fixture

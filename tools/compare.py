@@ -72,7 +72,7 @@ def draw_flipped(run: Path, one: Predictions, other: Predictions, flipped: np.nd
     labels = [one.names[label] for label in one.labels[chosen]]
     titles = [f"{label}\nA: {a}\nB: {b}" for label, a, b in zip(labels, *said, strict=True)]
     heading = f"{len(chosen)} of {len(flipped)} that flipped"
-    draw(tested_pictures(run, one.rows[chosen], one.split), titles, heading, path, columns=6)
+    draw(tested_pictures(run, one.rows[chosen], one.split)[0], titles, heading, path, columns=6)
 
 
 def main() -> None:

@@ -77,7 +77,7 @@ def draw_grad_cam(predictor: Predictor, layer: str, label: int | None, places: l
 
 
 def draw_mistakes(run: Path, count: int, out: Path) -> str:
-    """The wrong predictions with the greatest probabilities, and how many there are in all."""
+    """The wrong predictions with the greatest probabilities; how many there are in all, and the files of these."""
     tested = Predictions.load(run)
     wrong = tested.surest_mistakes()
     if not len(wrong):
@@ -88,9 +88,10 @@ def draw_mistakes(run: Path, count: int, out: Path) -> str:
         f"{tested.names[label]}\nsaid: {tested.names[answer]}\n{100 * sure:.1f} %"
         for label, answer, sure in zip(tested.labels[chosen], said, confidence, strict=True)
     ]
-    images = tested_pictures(run, tested.rows[chosen], tested.split)
+    images, files = tested_pictures(run, tested.rows[chosen], tested.split)
+    told = "".join(f"  {file}: {', '.join(title.splitlines())}\n" for file, title in zip(files, titles, strict=True))
     draw(images, titles, f"{len(chosen)} of {len(wrong)} mistakes, the surest first", out, columns=min(8, len(chosen)))
-    return f"{len(chosen)} of {len(wrong)} mistakes among {len(tested.rows)}: {out}"
+    return f"{told}{len(chosen)} of {len(wrong)} mistakes among {len(tested.rows)}: {out}"
 
 
 def reliability(tested: Predictions, bins: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:

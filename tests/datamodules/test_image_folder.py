@@ -11,6 +11,7 @@ from PIL import Image
 
 import main
 from datamodules import ImageFolder
+from datamodules.audit import audit
 
 PROJECT = Path(main.__file__).parent
 
@@ -46,6 +47,26 @@ def test_class_folders_are_split(tmp_path: Path) -> None:
     assert sizes(data) == {"train": 40, "val": 5, "test": 15}
     assert data.folder.name.startswith("pets-")
     assert packed(tmp_path / "data", tmp_path / "pets").classes == data.classes  # from the manifest
+
+
+@pytest.mark.parametrize("encoding", ["raw", "jpeg"])
+def test_rows_name_their_files(tmp_path: Path, encoding: str) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("cat/äpfel 1.png", *(f"{kind}/in/{number}.png" for kind in ("cat", "dog") for number in range(12))):
+        path = tmp_path / "pets" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (12, 12), tuple(rng.integers(0, 256, 3).tolist())).save(path)
+    (tmp_path / "pets/dog/in/broken.png").write_bytes(b"none")
+    data = packed(tmp_path / "data", tmp_path / "pets", encoding=encoding, jpeg_quality=100, skip_broken=True)
+    named = [name for split in data.splits.values() for name in split.files]
+    assert len(set(named)) == 25
+    assert "cat/äpfel 1.png" in named
+    for split in data.splits.values():
+        for (picture, label), name in zip(split, split.files, strict=True):
+            colour = np.asarray(Image.open(tmp_path / "pets" / name))[0, 0]
+            np.testing.assert_allclose(picture[0, 0], colour, atol=4 * (encoding == "jpeg"))
+            assert name.startswith(data.classes[label])
+    assert list(audit(data.folder)) == []
 
 
 def test_folders_of_the_same_name_are_packed_apart(tmp_path: Path) -> None:

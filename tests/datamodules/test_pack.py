@@ -41,6 +41,7 @@ def test_every_row_comes_back(tmp_path: Path) -> None:
         images, labels = dataset.__getitems__(list(range(len(dataset))))
         np.testing.assert_array_equal(images.numpy(), expected.images)
         np.testing.assert_array_equal(labels.numpy(), expected.labels)
+        assert dataset.files == [""] * len(dataset)  # these come from no files
 
 
 def test_statistics_equal_numpy_over_the_whole_training_split(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Feature maps, Grad-CAM, mistakes and calibration, each against what can be worked out otherwise."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -154,6 +155,7 @@ def test_bars_of_calibration_are_accuracy_over_confidence(
 def test_sheets_of_mistakes_and_calibration(call: Callable, run: Path, tmp_path: Path) -> None:
     done = call(explain, "mistakes", run, tmp_path / "mistakes.png", "--count", 10)
     assert f"10 of {(~Predictions.load(run).right()).sum()} mistakes among 300" in done.out
+    assert len(re.findall(r"^  row \d+: digit \d, said: digit \d, [\d.]+ %$", done.out, re.MULTILINE)) == 10
     assert len(np.unique(np.asarray(Image.open(tmp_path / "mistakes.png")))) > 100
     done = call(explain, "calibration", run, tmp_path / "calibration.png")
     assert "overconfident by" in done.out
