@@ -14,6 +14,8 @@ from datamodules.manifest import MANIFEST
 from datamodules.picture_files import files_below, fit, is_picture, loaded
 from sections import built
 
+MOST = 2048  # pictures on a sheet, eight in a line: matplotlib draws no file of more than 65 535 pixels a side
+
 
 def picture(source: Path | bytes, size: int | None) -> np.ndarray:
     """A picture file or its bytes as data sets store it, uint8 RGB ``(size, size, 3)``; without a size, ``(H, W, 3)``.
@@ -134,6 +136,16 @@ def require_new_folder(out: Path) -> None:
         raise FileExistsError(f"{out} is not an empty folder; name one that is empty or not there yet")
 
 
+def require_room(count: int) -> None:
+    """Refuse a sheet that is too large for a file.
+
+    Raises:
+        ValueError: it would have too many pictures.
+    """
+    if count > MOST:
+        raise ValueError(f"a sheet of {count} pictures is too large; at most {MOST} fit, so draw fewer at a time")
+
+
 def draw(
     images: Sequence[np.ndarray], titles: Sequence[str], heading: str, out: Path, columns: int | None = None
 ) -> None:
@@ -141,8 +153,10 @@ def draw(
 
     Raises:
         FileNotFoundError: the file's folder is not there.
+        ValueError: there are too many.
     """
     require_folder(out)
+    require_room(len(images))
     columns = columns or int(np.ceil(np.sqrt(len(images))))
     lines = -(-len(images) // columns)
     longest = max((len(title.splitlines()) for title in titles), default=0)

@@ -21,10 +21,28 @@ def default_layer(model: Classifier) -> str:
 
     The head is the last linear layer, or SqueezeNet's last convolution. The network must be in evaluation mode.
     """
-    with layers_passed(model) as passed:
+    return [name for name, shape in _before_the_head(model, leaves=True) if len(shape) > 2][-1]
+
+
+def last_map(model: Classifier) -> str:
+    """The last layer before the head whose output ``(B, C, H, W)`` still says where: not that of a global pool.
+
+    Of a block with parts it is the block, which joins its branches. The network must be in evaluation mode.
+
+    Raises:
+        ValueError: there is none, as in a transformer.
+    """
+    several = [each for each in _before_the_head(model, leaves=False) if len(each[1]) > 2 and max(each[1][2:]) > 1]
+    name, shape = several[-1] if several else ("", ())
+    if len(shape) != 4:
+        raise ValueError("the network ends in no feature map of more than one place; name a layer with --layer")
+    return name
+
+
+def _before_the_head(model: Classifier, leaves: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
+    with layers_passed(model, leaves) as passed:
         on_shapes(model, 1, 3, model.image_size, model.image_size)
-    before = takewhile(lambda each: each[0] != f"net.{heads(model.net)[0]}", passed)
-    return [name for name, shape in before if len(shape) > 2][-1]
+    return takewhile(lambda each: each[0] != f"net.{heads(model.net)[0]}", passed)
 
 
 def layer_of(model: nn.Module, name: str) -> nn.Module:
@@ -57,21 +75,25 @@ def recorded(model: nn.Module, name: str) -> Iterator[list[Any]]:
 
 
 def map_of(outputs: Sequence[Any], layer: str) -> Tensor:
-    """The first map ``(B, C, H, W)`` that a layer gave (see ``recorded``).
+    """The last map ``(B, C, H, W)`` that a layer gave (see ``recorded``): a network may pass it several times.
 
     Raises:
         ValueError: it gave none.
     """
-    if not outputs or not isinstance(outputs[0], Tensor) or outputs[0].dim() != 4:
+    if not outputs or not isinstance(outputs[-1], Tensor) or outputs[-1].dim() != 4:
         raise ValueError(
             f"the layer {layer} gives no feature map (C, H, W); tools/inspect_model.py lists what each gives"
         )
-    return outputs[0]
+    return outputs[-1]
 
 
 @contextmanager
-def layers_passed(network: nn.Module) -> Iterator[list[tuple[str, tuple[int, ...]]]]:
-    """Name and output's shape of each layer without parts of its own, in the order of use while the context lasts."""
+def layers_passed(network: nn.Module, leaves: bool = True) -> Iterator[list[tuple[str, tuple[int, ...]]]]:
+    """Name and output's shape of each layer, in the order in which they are done while the context lasts.
+
+    Args:
+        leaves: only those without parts of their own.
+    """
     passed: list[tuple[str, tuple[int, ...]]] = []
 
     def note(name: str, output: Any) -> None:
@@ -81,7 +103,7 @@ def layers_passed(network: nn.Module) -> Iterator[list[tuple[str, tuple[int, ...
     hooks = [
         module.register_forward_hook(lambda _module, _inputs, output, name=name: note(name, output))
         for name, module in network.named_modules()
-        if not list(module.children())
+        if not (leaves and list(module.children()))
     ]
     try:
         yield passed

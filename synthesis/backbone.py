@@ -87,7 +87,7 @@ class Backbone:
                     f"a picture of {width}x{height} pixels does not pass the network up to the last of these layers, "
                     f"{', '.join(layers)}; take a larger picture, or layers before ({str(error).splitlines()[0]})"
                 ) from error
-        return {name: map_of(output, name) for name, output in outputs.items()}
+        return {name: map_of(output[:1], name) for name, output in outputs.items()}
 
 
 def refuse_too_little_memory(survey: Survey, height: int, width: int, device: str, remedy: str) -> None:

@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.prediction_store import Predictions
-from lightning_modules.layer_output import default_layer, map_of, recorded
-from pictures import draw, listed, named_picture, refuse_to_replace, require_folder, tested_pictures
+from lightning_modules.layer_output import last_map, map_of, recorded
+from pictures import draw, listed, named_picture, refuse_to_replace, require_folder, require_room, tested_pictures
 from predictor import Predictor
 from terminal import at_least, command_line, plainly
 
@@ -62,6 +62,7 @@ def overlaid(image: np.ndarray, evidence: np.ndarray) -> np.ndarray:
 def draw_grad_cam(predictor: Predictor, layer: str, label: int | None, places: list[str], out: Path) -> list[str]:
     """The overlays as a sheet; what could not be read."""
     images, titles, failed = [], [], []
+    require_room(2 * len(places))
     for place in places:
         try:
             image = named_picture(Path(place), predictor.stored_size)
@@ -141,7 +142,7 @@ def main() -> None:
     cam.add_argument("network", metavar="NETWORK", help="a run's folder, a checkpoint or a .safetensors file")
     cam.add_argument("out", metavar="FILE.png", type=Path)
     cam.add_argument("pictures", metavar="PICTURES", nargs="+", help="files or folders")
-    cam.add_argument("--layer", help="the last with a feature map if not given")
+    cam.add_argument("--layer", help="the last one whose map has more than one place if not given")
     cam.add_argument("--class", dest="label", help="the most probable one of each picture if not given")
     for name, option, default, told in (("mistakes", "count", 24, "pictures"), ("calibration", "bins", 15, "bins")):
         command = commands.add_parser(name)
@@ -161,7 +162,7 @@ def main() -> None:
             if arguments.label is not None and arguments.label not in predictor.classes:
                 raise ValueError(f"there is no class {arguments.label}; there are {', '.join(predictor.classes)}")
             label = None if arguments.label is None else predictor.classes.index(arguments.label)
-            layer = arguments.layer or default_layer(predictor.network)
+            layer = arguments.layer or last_map(predictor.network)
             places = listed(arguments.pictures)
             refuse_to_replace(arguments.out, places)
             failed = draw_grad_cam(predictor, layer, label, places, arguments.out)

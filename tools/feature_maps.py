@@ -5,7 +5,7 @@ python tools/feature_maps.py NETWORK --filters FILE.png [--channels 64]
 
 NETWORK is a run's folder, a checkpoint or a .safetensors file. Each channel is drawn from its own least value (black)
 to its greatest (white), which its title gives, so brightness does not compare between channels. The default layer is
-the last one with a feature map; tools/inspect_model.py --run FOLDER lists all.
+the last one whose map has more than one place; tools/inspect_model.py --run FOLDER lists all.
 """
 
 import sys
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from lightning_modules.layer_output import default_layer, map_of, recorded
+from lightning_modules.layer_output import last_map, map_of, recorded
 from pictures import draw, named_picture, refuse_to_replace
 from predictor import Predictor
 from terminal import at_least, command_line, plainly
@@ -83,7 +83,7 @@ def main() -> None:
             draw_filters(shown, f"{name}: {len(shown)} of {len(weights)} filters", arguments.out)
         else:
             image = named_picture(arguments.picture, predictor.stored_size)
-            layer = arguments.layer or default_layer(predictor.network)
+            layer = arguments.layer or last_map(predictor.network)
             maps = feature_maps(predictor, layer, image)
             shown = maps[: arguments.channels]
             size = "x".join(map(str, maps.shape[1:]))

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 
@@ -16,6 +17,15 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 import main
 from callbacks.prediction_store import PROBABILITIES, Predictions
 from datamodules import Digits
+from lightning_modules import (
+    CifarResNet,
+    DeeperGoogLeNet,
+    MiniGoogLeNet,
+    MiniVGGNet,
+    ResNet,
+    TorchvisionModel,
+)
+from lightning_modules.layer_output import last_map
 from pictures import refuse_to_replace
 from predictor import Predictor
 from tools import explain, feature_maps
@@ -99,6 +109,48 @@ def test_grad_cam_after_pooling_is_the_weighted_sum_of_maps(
     weights = predictor.network[4].weight.detach()[chosen] * active.mean(dim=(2, 3))[0]
     expected = torch.einsum("c,chw->hw", weights, maps[0] if layer == "0" else maps[0].relu()).relu()
     np.testing.assert_allclose(evidence, expected / expected.max(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("network", "layer", "channels"),
+    [
+        (partial(MiniGoogLeNet, 3, 32), "net.10", 336),
+        (partial(ResNet, 3, 32, stages=(1, 1, 1), filters=(8, 8, 16, 32)), "", 32),
+        (partial(CifarResNet, 3, 32, depth=8), "", 64),
+        (partial(DeeperGoogLeNet, 3, 64), "net.13", 832),
+        (partial(MiniVGGNet, 3, 16), "", 64),
+        (partial(TorchvisionModel, 3, 64, "resnet50"), "net.layer4", 2048),
+        (partial(TorchvisionModel, 3, 64, "squeezenet1_1"), "", 512),
+    ],
+)
+def test_evidence_lies_somewhere_by_default(network: Callable, layer: str, channels: int) -> None:
+    """A layer behind a global pool would say nothing of where."""
+    model = network(optimizer=torch.optim.SGD).eval()
+    found = last_map(model)
+    size = model.image_size
+    plain = {"classes": list("abc"), "stored_size": size, "input_size": size, "shift": torch.zeros(1, 3, 1, 1)}
+    predictor = Predictor(model, {**plain, "scale": torch.tensor(1 / 255)}).eval()
+    image = np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)
+    _, _, evidence = explain.grad_cam(predictor, found, image, None)
+    assert min(evidence.shape) > 1
+    assert len(feature_maps.feature_maps(predictor, found, image)) == channels
+    assert layer in ("", found)
+
+
+def test_a_network_without_maps_is_told() -> None:
+    with torch.device("meta"):
+        model = TorchvisionModel(3, 224, "vit_b_16").eval()
+    with pytest.raises(ValueError, match="ends in no feature map of more than one place; name a layer with --layer"):
+        last_map(model)
+
+
+def test_a_sheet_has_room_for_so_many(predictor: Predictor, tmp_path: Path) -> None:
+    for draw in (
+        lambda: explain.draw_grad_cam(predictor, "0", None, ["none.png"] * 1025, tmp_path / "a.png"),
+        lambda: feature_maps.draw_maps(torch.zeros(2050, 1, 1), "", tmp_path / "a.png"),
+    ):
+        with pytest.raises(ValueError, match="a sheet of 2050 pictures is too large; at most 2048 fit"):
+            draw()
 
 
 def test_the_overlay_is_brightest_where_the_evidence_is() -> None:
