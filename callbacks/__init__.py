@@ -5,6 +5,7 @@ from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.channels_last import ChannelsLast
 from callbacks.checkpoint_io import WholeCheckpointIO, newest_whole
 from callbacks.class_report import ClassReport
+from callbacks.class_weights import ClassWeights
 from callbacks.compile import Compile
 from callbacks.cosine_decay import CosineDecay
 from callbacks.dashboard import Dashboard
@@ -37,6 +38,7 @@ __all__ = [
     "BestCheckpoint",
     "ChannelsLast",
     "ClassReport",
+    "ClassWeights",
     "Compile",
     "CosineDecay",
     "Dashboard",

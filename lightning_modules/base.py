@@ -4,6 +4,7 @@ import inspect
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
@@ -60,6 +61,7 @@ class Classifier(Network):
         self.image_size = image_size
         self.weight_decay = weight_decay
         self.label_smoothing = label_smoothing
+        self.class_weights: Tensor | None = None  # (C,), of the training loss; see callbacks.ClassWeights
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, C)`` of normalised images ``(B, 3, H, W)``."""
@@ -73,10 +75,10 @@ class Classifier(Network):
         """``loss`` (a scalar), and ``logits`` and ``labels`` detached for callbacks to read."""
         images, labels = batch
         logits, *auxiliary = self.training_logits(images)
-        loss = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        loss_of = partial(F.cross_entropy, weight=self.class_weights, label_smoothing=self.label_smoothing)
+        loss = loss_of(logits, labels)
         for others in auxiliary:
-            auxiliary_loss = F.cross_entropy(others, labels, label_smoothing=self.label_smoothing)
-            loss = loss + self.auxiliary_weight * auxiliary_loss
+            loss = loss + self.auxiliary_weight * loss_of(others, labels)
         return {"loss": loss, "logits": logits.detach(), "labels": labels}
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:

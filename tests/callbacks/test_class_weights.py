@@ -1,0 +1,59 @@
+"""Weights of classes: by hand, in the loss of training alone, and for any precision."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from callbacks import ClassWeights
+from lightning_modules import SRCNN, Classifier
+
+
+def small(classes: int = 3) -> Classifier:
+    torch.manual_seed(0)
+    model = Classifier(classes, 2)
+    model.net = nn.Sequential(nn.Flatten(), nn.Linear(12, classes))
+    return model
+
+
+def weighed(model: Classifier, labels: list[int], power: float = 1.0) -> Classifier:
+    train = SimpleNamespace(labels=np.array(labels))
+    trainer = SimpleNamespace(is_global_zero=True, datamodule=SimpleNamespace(splits={"train": train}))
+    ClassWeights(power).on_train_start(trainer, model)
+    return model
+
+
+def test_classes_have_the_same_say() -> None:
+    labels = [0] * 6 + [1] * 2 + [2] * 4
+    assert weighed(small(), labels).class_weights.tolist() == pytest.approx([12 / 18, 12 / 6, 12 / 12])
+    assert weighed(small(), labels, 0.0).class_weights.tolist() == pytest.approx([1, 1, 1])
+    halfway = weighed(small(), labels, 0.5).class_weights
+    assert (halfway[1] / halfway[0]).item() == pytest.approx(3**0.5)
+    assert halfway[torch.tensor(labels)].mean().item() == pytest.approx(1)
+
+
+def test_a_class_without_training_pictures_has_no_weight() -> None:
+    assert weighed(small(), [0, 0, 0, 2]).class_weights.tolist() == pytest.approx([2 / 3, 0, 2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_training_loss_alone_is_weighed(dtype: torch.dtype) -> None:
+    model = weighed(small().to(dtype), [0] * 6 + [1] * 2 + [2] * 4)
+    images, labels = torch.randn(4, 3, 2, 2, dtype=dtype), torch.tensor([0, 1, 1, 2])
+    each = F.cross_entropy(model(images), labels, reduction="none")
+    weights = torch.tensor([2 / 3, 2, 2, 1], dtype=dtype)
+    found = model.training_step((images, labels), 0)["loss"]
+    torch.testing.assert_close(found, (weights * each).sum() / weights.sum())
+    torch.testing.assert_close(model.validation_step((images, labels), 0)["loss"], each.mean())
+    mixed = model.training_step((images, F.one_hot(labels, 3).to(dtype)), 0)["loss"]
+    torch.testing.assert_close(mixed, (weights * each).mean())
+
+
+def test_it_is_for_classifiers() -> None:
+    with pytest.raises(ValueError, match="SRCNN has no classes; leave out callbacks.ClassWeights"):
+        weighed(SRCNN(3), [0, 1])
+    with pytest.raises(ValueError, match="power is -1; it must not be negative"):
+        ClassWeights(-1)
