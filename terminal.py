@@ -72,5 +72,5 @@ def plainly(memory: str = MEMORY, extra: str = "") -> Iterator[None]:
         if sys.flags.dev_mode:
             raise
         if extra and isinstance(error, ModuleNotFoundError):
-            sys.exit(f"error: {error.name} is not installed; pip install -e .[{extra}]")
+            sys.exit(f"error: {error.name} is not installed; pip install -e '.[{extra}]'")
         sys.exit(message(error, memory))

@@ -182,7 +182,7 @@ class TorchvisionModel(Classifier):
             state = state_dict_of(Path(weights))
         else:
             raise FileNotFoundError(
-                f"{weights} is no file, nor one of torchvision's weights of {self.architecture}: {', '.join(names)}."
+                f"{weights} is no file, nor one of torchvision's weights of {self.architecture}: {', '.join(names)}"
             )
         if not self.auxiliary:
             for name in [name for name in state if name.startswith(AUXILIARY_PARTS)]:

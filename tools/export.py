@@ -4,7 +4,7 @@ python tools/export.py NETWORK FILE.onnx|FILE.pt2|FILE.safetensors [--check PICT
 
 ONNX and torch.export files take pictures uint8 RGB (B, S, S, 3), any B, of the stored size S, and give probabilities
 float32 (B, C); S and the names of the classes are in the file. A .safetensors file holds the weights, the
-configuration and the preprocessing: tools take it in the place of a checkpoint. Needs `pip install -e .[export]`, of
+configuration and the preprocessing: tools take it in the place of a checkpoint. Needs `pip install -e '.[export]'`, of
 torch.export alone nothing. --check compares on these pictures instead of noise.
 """
 

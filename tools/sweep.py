@@ -12,7 +12,7 @@ sees the test split.
 Each trial is a run of its own, runs/EXPERIMENT/NAME-000 and so on. The trials are kept in runs/EXPERIMENT/NAME/, with
 the table of results as CSV and JSON, and a picture. A trial that fails is recorded, and the sweep goes on. An
 interrupted command goes on where it stopped when it is given again, and given several times at once it shares the
-trials out: see docs/sweeps.md. Needs `pip install -e .[sweep]`.
+trials out: see docs/sweeps.md. Needs `pip install -e '.[sweep]'`.
 """
 
 import argparse
@@ -38,7 +38,7 @@ try:
 
     from sweeps.trials import Claim, Sweep
 except ModuleNotFoundError as missing:
-    sys.exit(f"error: {missing.name} is not installed; pip install -e .[sweep]")
+    sys.exit(f"error: {missing.name} is not installed; pip install -e '.[sweep]'")
 
 STATES = {
     TrialState.RUNNING: "running",

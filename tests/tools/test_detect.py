@@ -199,7 +199,7 @@ def test_a_missing_package_is_named_before_the_search(
     monkeypatch.setitem(sys.modules, "pycocotools", None)
     done = call(detect, run, made, *CONFIG, "--truth", made / "boxes.json", "--out", "found")
     assert done.status == 1
-    assert done.err == "error: pycocotools is not installed; pip install -e .[detection]\n"
+    assert done.err == "error: pycocotools is not installed; pip install -e '.[detection]'\n"
     assert not (tmp_path / "found").exists()
 
 
