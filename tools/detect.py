@@ -4,7 +4,8 @@ python tools/detect.py NETWORK PICTURES [PICTURES ...] --config experiments/dete
 python tools/detect.py NETWORK FOLDER --config experiments/detection_digits.yaml --truth FOLDER/boxes.json
 
 NETWORK is a run's folder, a checkpoint or a .safetensors file; PICTURES are files and folders, with all below them. The
-folder --out gets detections.json, and of each picture its boxes before and after those that overlap are left out.
+folder --out gets detections.json, and of each picture its boxes before and after those that overlap are left out; a
+search that ctrl + c or an error ends leaves what it found until then.
 --truth says what is in the pictures, as tools/paste.py writes it, and prints the average precision.
 """
 
@@ -121,17 +122,24 @@ def run() -> list[Found]:
     print(f"path {detector.path}")
     out = Path(command.out)
     out.mkdir(parents=True, exist_ok=True)
-    results = list(detections(detector, places, out, command.draw))
-    found = [each for each, _ in results if "error" not in each]
-    record = {
+    file = out / "detections.json"
+    record: dict[str, object] = {
         "network": command.network,
         "classes": names,
         "settings": {**asdict(settings), "window": detector.window},
         "path": detector.path,
-        "pictures": [each for each, _ in results],
     }
-    file = out / "detections.json"
-    write_json(record, file)  # whatever comes of the score, a search may have taken hours
+    results: list[tuple[Found, Boxes | None]] = []
+    try:
+        for result in detections(detector, places, out, command.draw):
+            results.append(result)
+    finally:  # ctrl + c, a full disk, and later a score that fails: a search may have taken hours
+        if results:
+            record |= {"pictures": [each for each, _ in results], "not_searched": places[len(results) :]}
+            write_json(record, file)
+            if len(results) < len(places):
+                print(f"ended after {len(results)} of {len(places)} pictures: {file}", file=sys.stderr)
+    found = [each for each, _ in results if "error" not in each]
     screen().print(table(found))
     if command.truth and found:
         boxes = {each["file"]: kept for each, kept in results if "error" not in each}

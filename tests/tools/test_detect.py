@@ -193,6 +193,53 @@ def test_what_was_found_is_kept_if_it_cannot_be_scored(
     assert [each["file"] for each in found["pictures"]] == [str(made / "000.png")]
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "words"),
+    [(KeyboardInterrupt(), 130, ""), (OSError(28, "No space left on device"), 1, "no space left on device; make room")],
+)
+def test_what_was_found_is_kept_if_the_search_ends_early(
+    run: Path,
+    made: Path,
+    call: Call,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    error: BaseException,
+    status: int,
+    words: str,
+) -> None:
+    read = detect.picture
+    flags = [made, *CONFIG, "--draw", "false", "--factor", 2, "--probability", 0.1, "--out", "found"]
+    assert call(detect, run, *flags).status == 0
+    whole = json.loads((tmp_path / "found/detections.json").read_text())
+    assert whole["not_searched"] == []
+
+    def until_the_third(place: Path, size: int | None) -> np.ndarray:
+        if place.name == "002.png":
+            raise error
+        return read(place, size)
+
+    monkeypatch.setattr(detect, "picture", until_the_third)
+    done = call(detect, run, *flags)
+    assert (done.status, words in done.err) == (status, True)
+    assert "ended after 2 of 3 pictures" in done.err
+    found = json.loads((tmp_path / "found/detections.json").read_text())
+    assert found["pictures"] == whole["pictures"][:2]
+    assert found["not_searched"] == [str(made / "002.png")]
+
+
+def test_a_search_that_finds_nothing_in_time_leaves_the_earlier_file(
+    run: Path, made: Path, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "found").mkdir()
+    (tmp_path / "found/detections.json").write_text("earlier")
+    monkeypatch.setattr(detect, "picture", interrupted)
+    assert call(detect, run, made, *CONFIG, "--out", "found").status == 130
+    assert (tmp_path / "found/detections.json").read_text() == "earlier"
+
+
 def test_a_missing_package_is_named_before_the_search(
     run: Path, made: Path, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
