@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -44,7 +45,7 @@ from predictor import Predictor
 from terminal import as_typed, command_line
 
 ROUNDS = 5
-LONGER_SIDE = 350  # of the picture in pixels
+SIZE = 350, 262  # of the picture in pixels: width, height
 CLASSES = 11
 
 
@@ -88,8 +89,9 @@ def random_weights(network: Classifier) -> Predictor:
 
 
 def made_picture() -> np.ndarray:
-    """One with digits on it, uint8 ``(240, 320, 3)``."""
-    return scene(Digits().read(Path())["train"], np.random.default_rng(1), (32, 96), 4, opaque=False).picture
+    """One with digits on it, uint8 ``(262, 350, 3)``."""
+    made = scene(Digits().read(Path())["train"], np.random.default_rng(1), (32, 96), 4, opaque=False).picture
+    return np.array(Image.fromarray(made).resize(SIZE, Image.Resampling.BICUBIC))
 
 
 def timed(detector: Detector, picture: np.ndarray) -> tuple[float, tuple[Boxes, Boxes]]:
@@ -119,7 +121,7 @@ def speeds(predictors: dict[int, Predictor], cases: list[Case]) -> list[str]:
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for case in cases:
-        settings = {"resize": LONGER_SIDE, "factor": case.factor, "step": case.step, "probability": 1.05 / CLASSES}
+        settings = {"factor": case.factor, "step": case.step, "probability": 1.05 / CLASSES}
         slow, fast = (
             Detector(predictors[case.window], Settings(**settings, path=path)) for path in ("windows", "convolutional")
         )
@@ -143,7 +145,7 @@ def speeds(predictors: dict[int, Predictor], cases: list[Case]) -> list[str]:
 
 def windows_of(case: Case, picture: np.ndarray) -> int:
     """Number of windows in all levels."""
-    levels = pyramid(picture, LONGER_SIDE, case.factor, case.window)
+    levels = pyramid(picture, None, case.factor, case.window)
     views = [windows(torch.tensor(level.pixels), case.window, case.step) for level in levels]
     return sum(view.shape[0] * view.shape[1] for view in views)
 

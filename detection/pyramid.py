@@ -39,7 +39,7 @@ def pyramid(picture: np.ndarray, resize: int | None, factor: float, window: int)
     """A picture uint8 ``(H, W, 3)`` at falling sizes, each scaled from the picture itself (antialiased bicubic).
 
     Args:
-        resize: longer side of the first level in pixels; the picture's own if None.
+        resize: shorter side of the first level in pixels; the picture's own if None.
         factor: between the sizes of neighbouring levels, above 1.
         window: least height and width of a level in pixels.
 
@@ -47,12 +47,11 @@ def pyramid(picture: np.ndarray, resize: int | None, factor: float, window: int)
         ValueError: even the first level is smaller than a window.
     """
     height, width = picture.shape[:2]
-    first = resize / max(height, width) if resize else 1.0
+    first = resize / min(height, width) if resize else 1.0
     sizes = max(1, round(width * first)), max(1, round(height * first))
     if min(sizes) < window:
-        needed = -(-window * max(height, width) // min(height, width))
         raise ValueError(
-            f"its {sizes[0]}x{sizes[1]} pixels are fewer than the window's {window}x{window}; --resize {needed} "
+            f"its {sizes[0]}x{sizes[1]} pixels are fewer than the window's {window}x{window}; --resize {window} "
             "or more makes it large enough"
         )
     image, scale = Image.fromarray(picture), 1.0

@@ -16,10 +16,13 @@ def picture(height: int, width: int) -> np.ndarray:
 @pytest.mark.parametrize(
     ("size", "resize", "factor", "window", "expected"),
     [
-        ((700, 1050), 350, 1.5, 100, [(233, 350), (156, 233), (104, 156)]),
+        ((700, 1050), 350, 1.5, 100, [(350, 525), (233, 350), (156, 233), (104, 156)]),
         ((350, 350), 350, 1.5, 224, [(350, 350), (233, 233)]),
+        ((1080, 1920), 350, 1.5, 224, [(350, 622), (233, 415)]),
+        ((640, 480), 350, 1.5, 224, [(467, 350), (311, 233)]),
+        ((90, 3000), 350, 1.5, 224, [(350, 11667), (233, 7778)]),
         ((64, 40), None, 2.0, 20, [(64, 40), (32, 20)]),
-        ((20, 30), 60, 1.5, 32, [(40, 60)]),
+        ((20, 30), 40, 1.5, 32, [(40, 60)]),
     ],
 )
 def test_sizes(size, resize, factor, window, expected):
@@ -47,9 +50,9 @@ def test_boxes_are_in_pixels_of_the_file():
 
 
 def test_a_picture_smaller_than_the_window_says_what_size_is_large_enough():
-    with pytest.raises(ValueError, match=r"48x20 pixels are fewer than the window's 32x32; --resize 77 or more"):
+    with pytest.raises(ValueError, match=r"48x20 pixels are fewer than the window's 32x32; --resize 32 or more"):
         next(pyramid(picture(20, 48), None, 1.5, 32))
-    assert len(list(pyramid(picture(20, 48), 77, 1.5, 32))) == 1
+    assert len(list(pyramid(picture(20, 48), 32, 1.5, 32))) == 1
 
 
 def test_windows_share_the_memory_of_the_picture():

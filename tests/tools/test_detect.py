@@ -267,10 +267,10 @@ def test_what_cannot_be_searched_is_named_and_the_rest_is(run: Path, made: Path,
     done = call(detect, run, *places, *CONFIG, "--draw", "false")
     assert done.status == 1
     assert "text.png cannot be searched: it is no picture" in done.err
-    assert "small.png cannot be searched: its 20x40 pixels are fewer than the window's 32x32; --resize 64" in done.err
+    assert "small.png cannot be searched: its 20x40 pixels are fewer than the window's 32x32; --resize 32" in done.err
     assert "missing.png cannot be searched: No such file" in done.err
     assert "1 pictures searched" in done.out
-    assert call(detect, run, tmp_path / "small.png", *CONFIG, "--draw", "false", "--resize", 64).status == 0
+    assert call(detect, run, tmp_path / "small.png", *CONFIG, "--draw", "false", "--resize", 32).status == 0
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="its disks take no such name")
