@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image
+from scipy.ndimage import distance_transform_edt
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from datamodules.pair_windows import cropped, enlarged, planes, shrunk
@@ -49,16 +50,20 @@ class Upscaler:
     ) -> tuple[Image.Image, Image.Image]:
         """The picture, of mode L, LA, RGB or RGBA, enlarged by the network and by bicubic interpolation.
 
-        Alpha is interpolated. Both have the picture's ICC profile, and nothing else that came with it.
+        Alpha is interpolated, and weighs the colours, so that what it hides does not show. Both have the picture's ICC
+        profile, and nothing else that came with it.
 
         Args:
             progress: told the share of the work that each tile was.
         """
-        interpolated = enlarged(image.convert("RGB" if image.mode.startswith("RGB") else "L"), self.factor)
+        interpolated = enlarged(image, self.factor)  # Pillow weighs colours by their alpha
+        alpha = interpolated.getchannel("A") if image.mode.endswith("A") else None
+        if alpha:
+            interpolated = without_alpha(interpolated)
         sharper = self.sharpened(interpolated, progress)
-        if image.mode.endswith("A"):
+        if alpha:
             for picture in (sharper, interpolated):
-                picture.putalpha(enlarged(image.getchannel("A"), self.factor))
+                picture.putalpha(alpha)
         for picture in (sharper, interpolated):
             picture.info = profile_of(image)
         return sharper, interpolated
@@ -99,6 +104,18 @@ class Upscaler:
         inputs = torch.from_numpy(values / np.float32(255)).permute(2, 0, 1)[None]
         outputs = self.network(inputs.to(self.network.device))
         return 255 * outputs[0].permute(1, 2, 0).float().cpu().numpy()
+
+
+def without_alpha(image: Image.Image) -> Image.Image:
+    """A picture of mode LA or RGBA in L or RGB: where it hides all, the nearest colour that it shows.
+
+    The network would sharpen an edge to hidden colours, and change those beside it.
+    """
+    colours, hidden = np.asarray(image.convert(image.mode[:-1])), np.asarray(image.getchannel("A")) == 0
+    if hidden.any() and not hidden.all():
+        rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+        colours = colours[rows, columns]
+    return Image.fromarray(colours)
 
 
 def profile_of(image: Image.Image) -> dict[str, bytes]:

@@ -134,6 +134,33 @@ def test_alpha_is_interpolated() -> None:
     np.testing.assert_array_equal(np.asarray(sharper.getchannel("A")), np.asarray(alpha))
 
 
+@pytest.mark.parametrize(("mode", "white"), [("LA", (255, 255)), ("RGBA", (255, 255, 255, 255))])
+@pytest.mark.parametrize("colour", ["luminance", "rgb"])
+def test_hidden_colours_do_not_show_at_edges(mode: str, white: tuple[int, ...], colour: str) -> None:
+    image = Image.new(mode, (24, 20))  # transparent black
+    image.paste(white, (6, 5, 18, 15))
+    sharper, interpolated = upscaler(colour).enlarge(image)
+    on_white = Image.alpha_composite(Image.new("RGBA", interpolated.size, "white"), interpolated.convert("RGBA"))
+    assert np.asarray(on_white).min() >= 254
+    flat, _ = upscaler(colour).enlarge(Image.new(mode[:-1], (24, 20), white[:-1]))  # no edge of colours at all
+    seen = np.asarray(sharper.getchannel("A")) > 0
+    np.testing.assert_array_equal(np.asarray(sharper.convert(mode[:-1]))[seen], np.asarray(flat)[seen])
+
+
+def test_alpha_weighs_the_colours_that_are_interpolated() -> None:
+    image = photograph(20, 30, "RGBA")
+    _, interpolated = upscaler().enlarge(image)
+    expected = image.resize((40, 60), Image.Resampling.BICUBIC)  # Pillow weighs by alpha, too
+    seen = np.asarray(expected.getchannel("A")) > 0
+    np.testing.assert_array_equal(np.asarray(interpolated)[seen], np.asarray(expected)[seen])
+
+
+def test_a_picture_that_is_all_transparent_stays_so() -> None:
+    for enlargement in upscaler().enlarge(Image.new("RGBA", (9, 7), (200, 100, 50, 0))):
+        assert enlargement.size == (18, 14)
+        assert not np.asarray(enlargement.getchannel("A")).any()
+
+
 def test_files_and_folders_become_two_files_each(run: Path, tmp_path: Path, call: Callable) -> None:
     given = tmp_path / "given"
     (given / "below").mkdir(parents=True)
