@@ -1,4 +1,4 @@
-"""Export a trained network with its preprocessing inside, and check that the file says what the network says.
+"""Export a trained network with its preprocessing inside; only a file that says what the network says is written.
 
 python tools/export.py NETWORK FILE.onnx|FILE.pt2|FILE.safetensors [--check PICTURES [PICTURES ...]]
 
@@ -13,12 +13,14 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
+from callbacks.whole_file import whole_file
 from lightning_modules.saved import save_weights
 from pictures import listed, named_picture
 from predictor import Predictor
@@ -26,6 +28,7 @@ from terminal import command_line, plainly
 
 TOLERANCE = 1e-4  # between probabilities
 BATCH = 50
+SUFFIXES = (".onnx", ".pt2", ".safetensors")
 ANY_BATCH = {"images": {0: torch.export.Dim("batch", min=1)}}
 
 Runner = Callable[[np.ndarray], np.ndarray]
@@ -93,7 +96,7 @@ def largest_difference(predictor: Predictor, runner: Runner, images: np.ndarray)
 
 
 def main() -> None:
-    """Export and check; a file that does not agree is deleted."""
+    """Export and check; until that is done, an earlier file stays as it is."""
     parser = command_line(__doc__)
     parser.add_argument("network", metavar="NETWORK", help="a run's folder or a checkpoint")
     parser.add_argument("file", metavar="FILE", type=Path)
@@ -101,22 +104,26 @@ def main() -> None:
     arguments = parser.parse_args()
     file = arguments.file
     with plainly(extra="export"):
+        if file.suffix not in SUFFIXES:
+            raise ValueError(f"{file} must end with .onnx, .pt2 or .safetensors")
         predictor = Predictor.load(arguments.network)
         images = pictures_to_check(arguments.check, predictor.stored_size)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        match file.suffix:
-            case ".onnx":
-                runner = export_onnx(predictor, file)
-            case ".pt2":
-                runner = export_torch(predictor, file)
-            case ".safetensors":
-                runner = export_weights(arguments.network, file)
-            case _:
-                raise ValueError(f"{file} must end with .onnx, .pt2 or .safetensors")
-        difference = largest_difference(predictor, runner, images)
-        if difference > TOLERANCE:
-            file.unlink()
-            raise ValueError(f"what was exported differs by {difference:.1e} from the network; {file} was deleted")
+        with whole_file(file) as partial, TemporaryDirectory(dir=file.parent) as folder:
+            unproven = Path(folder, file.name)  # what writes and reads it goes by the suffix
+            match file.suffix:
+                case ".onnx":
+                    runner = export_onnx(predictor, unproven)
+                case ".pt2":
+                    runner = export_torch(predictor, unproven)
+                case ".safetensors":
+                    runner = export_weights(arguments.network, unproven)
+            difference = largest_difference(predictor, runner, images)
+            if difference > TOLERANCE:
+                raise ValueError(
+                    f"what was exported differs by {difference:.1e} from the network, so {file} was not written; "
+                    "export to another format"
+                )
+            unproven.rename(partial)
         kind = "given pictures" if arguments.check else "pictures of noise"
         print(
             f"{file}: {file.stat().st_size / 1e6:.1f} MB, largest difference {difference:.1e} on {len(images)} {kind}"

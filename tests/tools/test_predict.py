@@ -178,6 +178,7 @@ def test_exports_agree(call: Callable, run: Path, pictures: Path, tmp_path: Path
     done = call(export, run, file, "--check", pictures)
     assert done.status == 0, done.err
     assert "on 20 given pictures" in done.out
+    assert list(tmp_path.iterdir()) == [file]
     tested = Predictions.load(run)
     images = np.stack([picture(path, 32) for path in sorted(pictures.iterdir())])
     for count in (1, 20):  # any batch size
@@ -197,18 +198,40 @@ def outside(file: Path, images: np.ndarray) -> np.ndarray:
     return Predictor.load(file).probabilities(list(images))
 
 
-def test_an_export_that_disagrees_is_refused(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def broken(images: np.ndarray) -> np.ndarray:
+    raise RuntimeError("broken")
+
+
+def interrupted(images: np.ndarray) -> np.ndarray:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("runner", "status", "words"),
+    [(lambda images: 0.5, 1, "differs by"), (broken, 1, "broken"), (interrupted, 130, "")],
+)
+def test_what_is_not_proven_is_not_there(
+    call: Callable, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, runner: export.Runner, status, words
 ) -> None:
-    monkeypatch.setattr(export, "export_torch", lambda predictor, file: file.touch() or (lambda images: 0.5))
-    monkeypatch.setattr(sys, "argv", ["export.py", str(run), str(tmp_path / "x.pt2")])
-    with pytest.raises(SystemExit, match="differs by"):
-        export.main()
-    assert not (tmp_path / "x.pt2").exists()
+    def unproven(predictor: Predictor, file: Path) -> export.Runner:
+        for name in (file, file.with_name(f"{file.name}.data")):
+            name.write_text("unproven")
+        return runner
+
+    monkeypatch.setattr(export, "export_torch", unproven)
+    folder = tmp_path / "exports"
+    for earlier in (False, True):
+        if earlier:
+            (folder / "x.pt2").write_text("earlier")
+        done = call(export, run, folder / "x.pt2")
+        assert (done.status, words in done.err) == (status, True)
+        assert {path.name: path.read_text() for path in folder.iterdir()} == ({"x.pt2": "earlier"} if earlier else {})
 
 
-def test_another_suffix(call: Callable, run: Path, tmp_path: Path) -> None:
-    assert "must end with .onnx" in call(export, run, tmp_path / "x.h5").err
+def test_another_suffix(call: Callable, tmp_path: Path) -> None:
+    refused = call(export, tmp_path / "no-network", tmp_path / "new/x.h5")
+    assert refused.err == f"error: {tmp_path}/new/x.h5 must end with .onnx, .pt2 or .safetensors\n"
+    assert not (tmp_path / "new").exists()
 
 
 def test_evaluation_size_other_than_stored(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
