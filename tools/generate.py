@@ -1,7 +1,7 @@
 """Make pictures with a trained DCGAN, and score them with a classifier of real ones.
 
 python tools/generate.py NETWORK --out digits.png [--count 256] [--seed 0] [--classes 3 7] [--walk 16]
-python tools/generate.py NETWORK --folder pictures --count 1000        one file a picture
+python tools/generate.py NETWORK --folder pictures --count 1000        one file a picture, in a new folder
 python tools/generate.py NETWORK --score CLASSIFIER [CLASSIFIER ...]   what classifiers say of them, to standard output
 python tools/generate.py RUN --score CLASSIFIER --compare              and whether they are copies of training pictures
 
@@ -30,7 +30,7 @@ from callbacks.montage import montage
 from datamodules.picture_files import fit
 from lightning_modules import DCGAN
 from lightning_modules.saved import saved_network
-from pictures import data_of
+from pictures import data_of, require_new_folder
 from predictor import Predictor
 from terminal import at_least, command_line, plainly
 
@@ -118,7 +118,7 @@ def main() -> None:
         "--walk", type=at_least(1), default=1, metavar="STEPS", help="from one picture to the next in so many"
     )
     parser.add_argument("--out", type=Path, help="a montage of all")
-    parser.add_argument("--folder", type=Path, help="each as a file: 00000-CLASS.png, or 00000.png")
+    parser.add_argument("--folder", type=Path, help="each as a file of a new folder: 00000-CLASS.png, or 00000.png")
     parser.add_argument("--score", nargs="+", default=[], metavar="CLASSIFIER")
     parser.add_argument("--compare", action="store_true", help="with the real pictures of the run")
     arguments = parser.parse_args()
@@ -127,6 +127,8 @@ def main() -> None:
     if arguments.compare and not arguments.score:
         parser.error("--compare adds to the figures of --score CLASSIFIER; give both")
     with plainly():
+        if arguments.folder:
+            require_new_folder(arguments.folder)
         network, preprocessing = saved_network(arguments.network, DCGAN)
         classes = preprocessing["classes"]
         predictors = [Predictor.load(place) for place in arguments.score]

@@ -80,6 +80,15 @@ def test_pictures_of_the_classes_that_are_asked_for(runs: Path, tmp_path: Path, 
     np.testing.assert_array_equal(np.asarray(Image.open(out)), montage(expected, 3))
 
 
+def test_pictures_do_not_mix_with_earlier_ones(runs: Path, tmp_path: Path, call: Callable) -> None:
+    run, folder = runs / "dcgan_digits/a", tmp_path / "each"
+    assert call(generate, run, "--count", 3, "--folder", folder).status == 0
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    refused = call(generate, run, "--count", 2, "--seed", 1, "--folder", folder)
+    assert (refused.status, f"{folder} is not an empty folder" in refused.err) == (1, True)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_a_walk_goes_from_each_noise_to_the_next() -> None:
     noise = torch.tensor([[0.0, 1.0], [1.0, -1.0]])
     expected = [[0, 1], [0.5, 0], [1, -1], [0.5, 0]]
