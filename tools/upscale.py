@@ -8,7 +8,7 @@ NAME two files are written, the network's NAME-x2.png and, to compare, NAME-x2-b
 
 With --evaluate each picture is shrunk first, enlarged again, and compared with itself: PSNR and SSIM of the luminance
 (BT.601, 16 .. 235) without a border as wide as the factor, as in the literature. Without PICTURES these are the
-photographs that NETWORK, a run's folder, has held out for its test.
+photographs that NETWORK, a run's folder, has held out for its test. Ctrl + c ends it with the figures until then.
 """
 
 import argparse
@@ -155,16 +155,20 @@ def run(arguments: argparse.Namespace) -> list[str]:
             f"the network was trained for x{upscaler.factor}; leave out --factor, or take one that was trained with "
             f"--data.upscale_factor {arguments.factor}"
         )
+    results: list[Comparison | str | None] = []
     if arguments.evaluate:
         places = listed(arguments.pictures) or held_out(Path(arguments.network), upscaler)
-        results = list(each(places, lambda picture, progress: compare(upscaler, picture, progress)))
-        if found := [result for result in results if isinstance(result, Comparison)]:
-            write(found, upscaler.factor, arguments.format, sys.stdout)
+        try:
+            for result in each(places, lambda picture, progress: compare(upscaler, picture, progress)):
+                results.append(result)
+        finally:  # after ctrl + c or an error too: many pictures may have taken hours
+            if found := [result for result in results if isinstance(result, Comparison)]:
+                write(found, upscaler.factor, arguments.format, sys.stdout)
+                if len(results) < len(places):
+                    print(f"ended after {len(results)} of {len(places)} pictures", file=sys.stderr)
     else:
         names = names_of(arguments.pictures, arguments.out, upscaler.factor)
-        results = list(
-            each(list(names), lambda picture, progress: enlarge(upscaler, picture, names[picture], progress))
-        )
+        results += each(list(names), lambda picture, progress: enlarge(upscaler, picture, names[picture], progress))
     return [result for result in results if isinstance(result, str)]
 
 

@@ -248,6 +248,35 @@ def test_figures_follow_their_formulas(run: Path, tmp_path: Path, call: Callable
         assert float(row[name.replace("psnr", "ssim")]) == pytest.approx(ssim, abs=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "words"), [(KeyboardInterrupt(), 130, ""), (MemoryError(), 1, "take a smaller --tile")]
+)
+def test_figures_found_before_an_early_end_are_told(
+    run: Path,
+    tmp_path: Path,
+    call: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    status: int,
+    words: str,
+) -> None:
+    for number in range(3):
+        photograph(30, 30, seed=number).save(tmp_path / f"{number}.png")
+    _, whole, _ = call(upscale, run, tmp_path, "--evaluate", "--format", "csv")
+    compare = upscale.compare
+
+    def until_the_third(upscaler: Upscaler, picture: str, progress: Callable) -> upscale.Comparison:
+        if picture.endswith("2.png"):
+            raise error
+        return compare(upscaler, picture, progress)
+
+    monkeypatch.setattr(upscale, "compare", until_the_third)
+    done = call(upscale, run, tmp_path, "--evaluate", "--format", "csv")
+    assert (done.status, words in done.err) == (status, True)
+    assert done.out.splitlines() == whole.splitlines()[:3]
+    assert "ended after 2 of 3 pictures" in done.err
+
+
 def test_a_flat_picture_has_no_figure_that_json_lacks(run: Path, tmp_path: Path, call: Callable) -> None:
     Image.new("RGB", (40, 40), (9, 90, 200)).save(tmp_path / "flat.png")
     code, out, errors = call(upscale, run, "--evaluate", tmp_path / "flat.png", "--format", "json")
