@@ -12,8 +12,8 @@ logger = logging.getLogger("litvision")
 class ClassWeights(Callback):
     """Weighs the training loss of each picture by its class: ``(N / (C * n)) ** power`` for n of N pictures.
 
-    Scaled so that the mean weight of the training pictures is 1, and a learning rate keeps its meaning. Validation and
-    test stay as they are; ``report/per_class.csv`` and the macro averages tell how rare classes fare.
+    The mean weight of the training pictures is 1, so a learning rate keeps its meaning. Validation and test stay as
+    they are; ``report/per_class.csv`` and the macro averages tell how rare classes fare.
 
     Args:
         power: 1 gives all classes the same say, 0.5 a part of that, 0 none.
@@ -37,4 +37,4 @@ class ClassWeights(Callback):
         if trainer.is_global_zero:
             logger.info("the loss weighs classes by %.3g to %.3g", weights[counts > 0].min(), weights.max())
         dtype = next(pl_module.parameters()).dtype
-        pl_module.class_weights = torch.tensor(weights, dtype=dtype, device=pl_module.device)
+        pl_module.class_weights = torch.tensor(weights, dtype=dtype, device=trainer.strategy.root_device)

@@ -106,8 +106,7 @@ def _rows(path: Path, rows: int | None, classes: int | None, expected: tuple[int
     """What is wrong in a shard, row by row; what is expected may be unknown."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            named = ["files"] if "files" in file else []
-            arrays = {name: _mapped(path, file, name) for name in ("images", "labels", "crc32", *named)}
+            arrays = {name: _mapped(path, file, name) for name in ("images", "labels", "crc32")}
             if "offsets" in file:
                 arrays["offsets"] = _mapped(path, file, "offsets")
                 shape = tuple(file["images"].attrs["picture_shape"].tolist())

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -36,13 +36,7 @@ SHARD_BYTES = 256 * 2**20
 
 logger = logging.getLogger("litvision")
 
-
-class Part(NamedTuple):
-    """What one shard holds: its rows as they are stored, their labels and raw files."""
-
-    rows: Sequence[np.ndarray]
-    labels: list[int]
-    files: list[str]
+Rows = Sequence[np.ndarray]  # of a shard, each as it is stored
 
 
 def pack(
@@ -61,7 +55,6 @@ def pack(
     jpeg_quality: int = 90,
     skip_broken: bool = False,
     windows: Windows | None = None,
-    raw: Path | None = None,
 ) -> Manifest:
     """Write the splits as shards and a manifest into ``folder``.
 
@@ -81,7 +74,6 @@ def pack(
         skip_broken: leave out pictures that cannot be read, up to one in twenty (or five); the log and the manifest
             name them.
         windows: makes rows of each picture; without them, a picture is scaled and cropped into one RGB row.
-        raw: folder of the raw files; shards then name the file of each row, as it is called from there.
 
     Raises:
         FileExistsError: ``folder`` is there and ``overwrite`` is false.
@@ -96,7 +88,7 @@ def pack(
     with _whole_folder(folder, overwrite, f"packing {dataset}") as unfinished:
         shape = image_size, image_size, windows.channels if windows else 3
         statistics = _Statistics(shape)
-        reading = Reading(dataset, sum(map(len, splits.values())), image_size, skip_broken, windows, raw)
+        reading = Reading(dataset, sum(map(len, splits.values())), image_size, skip_broken, windows)
         shards: dict[str, list[Shard]] = {}
         with reading.progress, ThreadPoolExecutor(os.cpu_count()) as threads:
             for split, samples in splits.items():
@@ -163,21 +155,22 @@ def _write_manifest(folder: Path, manifest: Manifest) -> None:
         _flush(path)
 
 
-def _write_split(folder: Path, split: str, parts: Iterator[Part], shape: tuple[int, int, int]) -> list[Shard]:
+def _write_split(
+    folder: Path, split: str, parts: Iterator[tuple[Rows, list[int]]], shape: tuple[int, int, int]
+) -> list[Shard]:
     """Write the shards of a split; their names say how many there are, which is known at the end."""
     written: list[Shard] = []
-    for part in parts:
-        checksums = [row_checksum(row, label) for row, label in zip(part.rows, part.labels, strict=True)]
-        arrays = {"labels": np.array(part.labels, "<i8"), "crc32": np.array(checksums, "<u4")}
-        if any(part.files):
-            arrays["files"] = np.array([os.fsencode(file) for file in part.files])
+    for rows, part in parts:
+        labels = np.array(part, "<i8")
+        crc32 = np.array([row_checksum(row, label) for row, label in zip(rows, part, strict=True)], "<u4")
         path = folder / f"{split}-{len(written):05d}.h5"
-        if isinstance(part.rows, np.ndarray):
-            write_shard(path, images=part.rows, **arrays)
+        if isinstance(rows, np.ndarray):
+            write_shard(path, images=rows, labels=labels, crc32=crc32)
         else:
-            offsets = np.cumsum([0, *map(len, part.rows)], dtype="<i8")
-            write_shard(path, shape, images=np.concatenate(part.rows), offsets=offsets, **arrays)
-        written.append(_seal(path, len(part.rows)))
+            offsets = np.cumsum([0, *map(len, rows)], dtype="<i8")
+            arrays = {"images": np.concatenate(rows), "offsets": offsets, "labels": labels, "crc32": crc32}
+            write_shard(path, shape, **arrays)
+        written.append(_seal(path, len(rows)))
     shards = [replace(s, file=f"{Path(s.file).stem}-of-{len(written):05d}.h5") for s in written]
     for before, after in zip(written, shards, strict=True):
         (folder / before.file).rename(folder / after.file)
@@ -186,41 +179,42 @@ def _write_split(folder: Path, split: str, parts: Iterator[Part], shape: tuple[i
 
 def _raw(
     pictures: Pictures, count: int, shape: tuple[int, int, int], shard_bytes: int, seen: "_Statistics | None"
-) -> Iterator[Part]:
-    """What each shard holds, as pixels; shards differ by at most one row, if there are ``count``."""
+) -> Iterator[tuple[Rows, list[int]]]:
+    """Rows of each shard, as pixels, and their labels; shards differ by at most one row, if there are ``count``."""
     shards = math.ceil(count / max(1, shard_bytes // math.prod(shape)))
     for part in np.array_split(np.arange(count), shards):
-        images, labels, files = np.empty((len(part), *shape), np.uint8), [], []
-        for row, (image, label, file) in enumerate(islice(pictures, len(part))):
+        images, labels = np.empty((len(part), *shape), np.uint8), []
+        for row, (image, label) in enumerate(islice(pictures, len(part))):
             images[row] = image
             labels.append(label)
-            files.append(file)
         if not labels:
             return
         images = images[: len(labels)]
         if seen:
             seen.add(images)
-        yield Part(images, labels, files)
+        yield images, labels
 
 
 def _jpeg(
     pictures: Pictures, quality: int, shard_bytes: int, threads: ThreadPoolExecutor, seen: "_Statistics | None"
-) -> Iterator[Part]:
-    """What each shard holds, as JPEG bytes; shards are as full as they may be."""
-    part, taken = Part([], [], []), 0
+) -> Iterator[tuple[Rows, list[int]]]:
+    """Rows of each shard, as JPEG bytes, and their labels; shards are as full as they may be."""
+    rows: list[np.ndarray] = []
+    labels: list[int] = []
+    taken = 0
     while window := list(islice(pictures, 256)):
-        encoded = list(threads.map(partial(encode, quality=quality), (image for image, _, _ in window)))
+        encoded = list(threads.map(partial(encode, quality=quality), (image for image, _ in window)))
         if seen:
             seen.add(np.stack(list(threads.map(decode, encoded))))
-        for data, (_, *named) in zip(encoded, window, strict=True):
-            if part.rows and taken + len(data) > shard_bytes:
-                yield part
-                part, taken = Part([], [], []), 0
-            for values, value in zip(part, (data, *named), strict=True):
-                values.append(value)
+        for data, (_, label) in zip(encoded, window, strict=True):
+            if rows and taken + len(data) > shard_bytes:
+                yield rows, labels
+                rows, labels, taken = [], [], 0
+            rows.append(data)
+            labels.append(label)
             taken += len(data)
-    if part.rows:
-        yield part
+    if rows:
+        yield rows, labels
 
 
 class _Statistics:

@@ -17,7 +17,7 @@ from datamodules.picture_files import fit, loaded
 
 logger = logging.getLogger("litvision")
 
-Pictures = Iterator[tuple[np.ndarray, int, str]]  # uint8 (H, W, C), the label, and the raw file, if there is one
+Pictures = Iterator[tuple[np.ndarray, int]]  # uint8 (H, W, C), and the label
 
 
 @dataclass(frozen=True)
@@ -60,16 +60,8 @@ class Windows(Protocol):
 class Reading:
     """Reads the pictures of a data set: a digest of their sources, and the names of those that cannot be read."""
 
-    def __init__(
-        self,
-        dataset: str,
-        total: int,
-        image_size: int,
-        skip_broken: bool,
-        windows: Windows | None,
-        raw: Path | None,
-    ) -> None:
-        self.dataset, self.image_size, self.windows, self.raw = dataset, image_size, windows, raw
+    def __init__(self, dataset: str, total: int, image_size: int, skip_broken: bool, windows: Windows | None) -> None:
+        self.dataset, self.image_size, self.windows = dataset, image_size, windows
         self.most_skipped = max(5, total // 20) if skip_broken else 0
         self.digest = hashlib.sha256()
         self.skipped: list[str] = []
@@ -78,12 +70,11 @@ class Reading:
         self._bar = self.progress.add_task(f"packing {dataset}", total=total)
 
     def pictures(self, samples: Samples, threads: ThreadPoolExecutor) -> Pictures:
-        """Their rows, one after the other; files are named from ``raw``, if that is known.
+        """Their rows, one after the other.
 
         Raises:
             ValueError: a picture cannot be read, and none, or not so many, may be left out.
         """
-        named = self.raw and not isinstance(samples.images, np.ndarray)
         for row, picture in enumerate(_read(samples, self.image_size, threads, self.windows)):
             self.progress.advance(self._bar)
             if isinstance(picture, ValueError):
@@ -98,9 +89,8 @@ class Reading:
                 continue
             label = int(samples.labels[row])
             self.digest.update(picture.digest + label.to_bytes(8, "little"))
-            file = os.path.relpath(samples.images[row], self.raw) if named else ""
             for pixels in picture.rows:
-                yield pixels, label, file
+                yield pixels, label
 
 
 @dataclass(frozen=True)

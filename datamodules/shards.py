@@ -209,16 +209,6 @@ class ShardDataset(Dataset):
         return np.concatenate([self._map(shard)[1] for shard in range(len(self._layouts))])
 
     @property
-    def files(self) -> list[str]:
-        """The raw file of each row, as it is called from the folder of all; empty where a set does not name it."""
-        names: list[str] = []
-        for layout in self._layouts:
-            with h5py.File(layout.path, "r", locking=False) as file:
-                stored = file["files"][()] if "files" in file else [b""] * layout.shape[0]
-            names += (name.decode("utf-8", "replace") for name in stored)
-        return names
-
-    @property
     def encoding(self) -> Encoding:
         """How the pictures are stored."""
         return self._layouts[0].encoding

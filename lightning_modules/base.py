@@ -75,11 +75,17 @@ class Classifier(Network):
         """``loss`` (a scalar), and ``logits`` and ``labels`` detached for callbacks to read."""
         images, labels = batch
         logits, *auxiliary = self.training_logits(images)
-        loss_of = partial(F.cross_entropy, weight=self.class_weights, label_smoothing=self.label_smoothing)
-        loss = loss_of(logits, labels)
+        loss = self._training_loss(logits, labels)
         for others in auxiliary:
-            loss = loss + self.auxiliary_weight * loss_of(others, labels)
+            loss = loss + self.auxiliary_weight * self._training_loss(others, labels)
         return {"loss": loss, "logits": logits.detach(), "labels": labels}
+
+    def _training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        # torch's mean would divide by the weights of the batch, so that its parts in other processes would not add up
+        weighed = partial(F.cross_entropy, weight=self.class_weights, label_smoothing=self.label_smoothing)
+        return weighed(logits, labels, reduction="sum") / len(labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """As in training, but the loss is the plain cross-entropy whatever the label smoothing."""
