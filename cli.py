@@ -9,7 +9,7 @@ import yaml
 from pytorch_lightning import Trainer
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.plugins import CheckpointIO
-from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment
+from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment, TorchElasticEnvironment
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from callbacks import WholeCheckpointIO, with_those_of_every_run
@@ -123,7 +123,8 @@ class CLI(LightningCLI):
         plugins = plugins if isinstance(plugins, list) else [plugins]
         if not any(isinstance(each, CheckpointIO) for each in plugins):
             plugins = [*plugins, WholeCheckpointIO()]
-        if SLURMEnvironment.detect() and not any(isinstance(each, ClusterEnvironment) for each in plugins):
+        slurm = SLURMEnvironment.detect() and not TorchElasticEnvironment.detect()  # torchrun counts in either
+        if slurm and not any(isinstance(each, ClusterEnvironment) for each in plugins):
             plugins = [*plugins, SLURMEnvironment(auto_requeue=False)]  # else a signal in a test requeues the job
         loggers = self._get(self.config_init, "logger") or ("" if settings.logger else None)
         return super().instantiate_trainer(

@@ -460,3 +460,7 @@ def test_slurm_pauses_a_run_and_requeues_nothing(tmp_path: Path, monkeypatch: py
         cli.CLI(tmp_path, [*DIGITS, "--data.root", str(tmp_path)], runs=False)
     (slurm,) = (each for each in made.call_args.kwargs["plugins"] if isinstance(each, SLURMEnvironment))
     assert not slurm.auto_requeue
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a")  # torchrun within a job knows its processes itself
+    with patch.object(LightningCLI, "instantiate_trainer") as made:
+        cli.CLI(tmp_path, [*DIGITS, "--data.root", str(tmp_path)], runs=False)
+    assert not [each for each in made.call_args.kwargs["plugins"] if isinstance(each, SLURMEnvironment)]
