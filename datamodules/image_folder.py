@@ -73,7 +73,7 @@ class ImageFolder(ImageDataModule):
             raise ValueError(f"{folder / unknown[0]} is a class without training pictures")
         files, labels, others = [], [], 0
         for label, name in enumerate(self.classes):
-            found = files_below(folder / name)
+            found = files_below(folder / name) if (folder / name).is_dir() else []  # of other splits than train
             pictures = list(filter(is_picture, found))
             if not pictures and split == "train":
                 raise ValueError(f"{folder / name} holds no pictures; remove it or fill it")

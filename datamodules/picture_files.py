@@ -3,7 +3,6 @@
 import os
 import re
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,14 +30,20 @@ def files_below(folder: Path) -> list[Path]:
 
 
 def entries_below(folder: Path | str) -> Iterator[os.DirEntry[str]]:
-    """The same in any order, as the system lists them: it has told of most of them already what they are."""
-    with suppress(PermissionError), os.scandir(folder) as entries:
+    """The same in any order, as the system lists them; links that lead nowhere are left out."""
+    try:
+        listing = os.scandir(folder)
+    except PermissionError:
+        return
+    with listing as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from entries_below(entry.path)
-            elif entry.is_file() and entry.name.lower() not in LEFT_BY_DESKTOPS:
+                continue
+            there = os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file()
+            if there and entry.name.lower() not in LEFT_BY_DESKTOPS:
                 yield entry
 
 

@@ -154,6 +154,15 @@ def test_links_to_folders_are_not_followed_but_for_the_folder_itself(tmp_path: P
     assert [path.relative_to(tmp_path).as_posix() for path in files_below(tmp_path / "link")] == ["link/1.png"]
 
 
+def test_links_that_lead_nowhere_hide_nothing_else(tmp_path: Path) -> None:
+    for number in range(5):
+        (tmp_path / f"{number}.png").touch()
+    (tmp_path / "gone.png").symlink_to(tmp_path / "none.png")
+    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "0.png")
+    assert [path.name for path in files_below(tmp_path)] == [*(f"{number}.png" for number in range(5)), "link.png"]
+
+
 def test_raw_files_are_told_by_their_names_and_sizes(tmp_path: Path) -> None:
     for name, size in (("b/2.png", 3), ("a-b/1.png", 2), ("a/1.png", 1), ("a/.hidden", 9)):
         (tmp_path / name).parent.mkdir(exist_ok=True)
