@@ -94,9 +94,8 @@ def tested_pictures(run: Path, rows: Sequence[int], split: str) -> tuple[np.ndar
     data = data_of(run)
     if data.checksum_of("test") != split:
         raise ValueError(f"{data.folder} holds other pictures than {run} was tested on; test it again")
-    test = data.splits["test"]
-    files = test.files
-    return test.__getitems__(rows)[0].numpy(), [files[row] or f"row {row}" for row in rows]
+    files = data.files("test")
+    return data.splits["test"].__getitems__(rows)[0].numpy(), [files[row] if files else f"row {row}" for row in rows]
 
 
 def data_of(run: Path) -> ImageDataModule:

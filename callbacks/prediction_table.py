@@ -43,7 +43,7 @@ class PredictionTable(Callback):
         if not trainer.is_global_zero:
             return
         names = getattr(trainer.datamodule, "classes", None)
-        files = trainer.datamodule.splits["test"].files if names else None  # else a bare loader
+        files = trainer.datamodule.files("test") if names else []  # else a bare loader
         path = Path(trainer.default_root_dir) / "report/predictions.csv"
         with whole_file(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file)

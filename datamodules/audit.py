@@ -48,7 +48,9 @@ def _checks(folder: Path, manifest: Manifest) -> list[Callable[[], Iterator[str]
     size, classes = manifest.recipe.get("image_size"), len(manifest.classes)
     shape = (size, size, channels_of(manifest)) if size else None
     statistics = partial(_mean_image, folder / manifest.statistics.file, manifest.channel_mean)
+    names = [partial(_file, folder / each.file, each, lambda: iter(())) for each in [manifest.row_files] if each]
     return [
+        *names,
         partial(_file, folder / manifest.statistics.file, manifest.statistics, statistics),
         *(
             partial(_file, path, shard, partial(_rows, path, shard.rows, classes, shape))

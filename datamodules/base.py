@@ -227,6 +227,11 @@ class ImageDataModule(LightningDataModule):
             "normalization": self.normalization,
         }
 
+    def files(self, split: str) -> list[str]:
+        """The raw file of each row of a split, as it is called from the folder of all; none where that is not known."""
+        named = Manifest.load(self.folder).row_files
+        return json.loads((self.folder / named.file).read_text(encoding="utf-8"))[split] if named else []
+
     def checksum_of(self, split: str) -> str:
         """The same for the same pictures in the same order, whatever the recipe of the set they are in."""
         shards = Manifest.load(self.folder).splits[split]
@@ -404,7 +409,8 @@ class ImageDataModule(LightningDataModule):
         if self.num_workers and not self.trainer.predicting:  # Lightning would draw the rows of a DataLoader anew there
             return worker_loader(batches, batch_sampler, self.num_workers, pin_memory=not self._on_cpu)
         # transforms are Python objects with a state of their own: one thread
-        threads = 1 if self.transforms else min(4, os.cpu_count() or 1)
+        transformed = isinstance(getattr(batches, "pictures", None), AugmentedPictures)
+        threads = 1 if transformed else min(4, os.cpu_count() or 1)
         return BatchLoader(batches.__getitems__, batch_sampler, threads)
 
     @property

@@ -12,6 +12,7 @@ FORMAT_VERSION = 2
 MANIFEST = "manifest.json"
 MANIFEST_SHA256 = "manifest.sha256"
 VERIFIED = ".verified.json"
+FILES = "files.json"
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class Manifest:
 
     ``channel_mean`` and ``channel_std`` are of the training split on the 0..255 scale; the mean image lies beside the
     shards, in the file that ``statistics`` names. ``skipped`` are the files of pictures that could not be read.
-    ``official`` says whether the raw files are the published ones; None where that is not known.
+    ``official`` says whether the raw files are the published ones; None where that is not known. ``row_files`` names
+    the raw file of each row; None where pictures are no files, and in sets of before.
     """
 
     format_version: int
@@ -45,6 +47,7 @@ class Manifest:
     splits: dict[str, list[Shard]]
     skipped: list[str]
     official: bool | None = None
+    row_files: Shard | None = None
 
     @classmethod
     def load(cls, folder: Path) -> "Manifest":
@@ -62,6 +65,8 @@ class Manifest:
                     f"{path} has format version {version}, this program reads {FORMAT_VERSION}; {remedy(folder)}"
                 )
             fields["statistics"] = Shard(**fields["statistics"])
+            if fields.get("row_files"):
+                fields["row_files"] = Shard(**fields["row_files"])
             fields["splits"] = {split: [Shard(**s) for s in shards] for split, shards in fields["splits"].items()}
             return cls(**fields)
         except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
@@ -73,7 +78,8 @@ class Manifest:
 
     def files(self) -> list[Shard]:
         """Every file that belongs to the set, the manifest aside."""
-        return [self.statistics, *(shard for shards in self.splits.values() for shard in shards)]
+        others = [self.row_files] if self.row_files else []
+        return [self.statistics, *others, *(shard for shards in self.splits.values() for shard in shards)]
 
 
 def remedy(folder: Path) -> str:

@@ -19,6 +19,7 @@ import numpy as np
 from datamodules.jpeg import Encoding, decode, encode
 from datamodules.lock import one_at_a_time
 from datamodules.manifest import (
+    FILES,
     FORMAT_VERSION,
     MANIFEST,
     MANIFEST_SHA256,
@@ -55,6 +56,7 @@ def pack(
     jpeg_quality: int = 90,
     skip_broken: bool = False,
     windows: Windows | None = None,
+    raw: Path | None = None,
 ) -> Manifest:
     """Write the splits as shards and a manifest into ``folder``.
 
@@ -74,6 +76,7 @@ def pack(
         skip_broken: leave out pictures that cannot be read, up to one in twenty (or five); the log and the manifest
             name them.
         windows: makes rows of each picture; without them, a picture is scaled and cropped into one RGB row.
+        raw: folder of the raw files; the set then names the file of each row, as it is called from there.
 
     Raises:
         FileExistsError: ``folder`` is there and ``overwrite`` is false.
@@ -88,20 +91,25 @@ def pack(
     with _whole_folder(folder, overwrite, f"packing {dataset}") as unfinished:
         shape = image_size, image_size, windows.channels if windows else 3
         statistics = _Statistics(shape)
-        reading = Reading(dataset, sum(map(len, splits.values())), image_size, skip_broken, windows)
+        reading = Reading(dataset, sum(map(len, splits.values())), image_size, skip_broken, windows, raw)
         shards: dict[str, list[Shard]] = {}
+        files: dict[str, list[str]] = {}
         with reading.progress, ThreadPoolExecutor(os.cpu_count()) as threads:
             for split, samples in splits.items():
                 pictures, seen = reading.pictures(samples, threads), statistics if split == "train" else None
+                start = len(reading.files)
                 if encoding == "raw":
                     count = len(samples) * (windows.most if windows else 1)
                     parts = _raw(pictures, count, shape, shard_bytes, seen)
                 else:
                     parts = _jpeg(pictures, jpeg_quality, shard_bytes, threads, seen)
                 shards[split] = _write_split(unfinished, split, parts, shape)
+                files[split] = reading.files[start:]
                 if not shards[split]:
                     raise ValueError(f"no picture of the {split} split of {dataset} can be read")
         write_shard(unfinished / "statistics.h5", mean_image=statistics.mean_image())
+        if any(reading.files):
+            (unfinished / FILES).write_text(json.dumps(files, ensure_ascii=False, indent=0), encoding="utf-8")
         manifest = Manifest(
             FORMAT_VERSION,
             dataset,
@@ -114,6 +122,7 @@ def pack(
             shards,
             reading.skipped,
             official,
+            _seal(unfinished / FILES, len(reading.files)) if any(reading.files) else None,
         )
         if reading.skipped:
             logger.warning("%d pictures of %s were left out, as they cannot be read", len(reading.skipped), dataset)

@@ -58,10 +58,22 @@ class Windows(Protocol):
 
 
 class Reading:
-    """Reads the pictures of a data set: a digest of their sources, and the names of those that cannot be read."""
+    """Reads the pictures of a data set: a digest of their sources, and the names of those that cannot be read.
 
-    def __init__(self, dataset: str, total: int, image_size: int, skip_broken: bool, windows: Windows | None) -> None:
-        self.dataset, self.image_size, self.windows = dataset, image_size, windows
+    ``files`` grows with the rows: the raw file of each, as it is called from ``raw``; empty where there is none.
+    """
+
+    def __init__(
+        self,
+        dataset: str,
+        total: int,
+        image_size: int,
+        skip_broken: bool,
+        windows: Windows | None,
+        raw: Path | None,
+    ) -> None:
+        self.dataset, self.image_size, self.windows, self.raw = dataset, image_size, windows, raw
+        self.files: list[str] = []
         self.most_skipped = max(5, total // 20) if skip_broken else 0
         self.digest = hashlib.sha256()
         self.skipped: list[str] = []
@@ -75,6 +87,7 @@ class Reading:
         Raises:
             ValueError: a picture cannot be read, and none, or not so many, may be left out.
         """
+        named = self.raw and not isinstance(samples.images, np.ndarray)
         for row, picture in enumerate(_read(samples, self.image_size, threads, self.windows)):
             self.progress.advance(self._bar)
             if isinstance(picture, ValueError):
@@ -89,7 +102,9 @@ class Reading:
                 continue
             label = int(samples.labels[row])
             self.digest.update(picture.digest + label.to_bytes(8, "little"))
+            file = os.path.relpath(samples.images[row], self.raw) if named else ""
             for pixels in picture.rows:
+                self.files.append(os.fsencode(file).decode("utf-8", "replace"))
                 yield pixels, label
 
 

@@ -86,9 +86,8 @@ def check(folder: Path) -> None:
     if findings:
         print(f"{findings} findings: delete the folder {folder} and pack it anew")
         sys.exit(1)
-    manifest = Manifest.load(folder)
-    rows = sum(shard.rows for shards in manifest.splits.values() for shard in shards)
-    print(f"ok: {rows} rows in {len(manifest.files()) - 1} shards are what was packed")
+    shards = [shard for shards in Manifest.load(folder).splits.values() for shard in shards]
+    print(f"ok: {sum(shard.rows for shard in shards)} rows in {len(shards)} shards are what was packed")
 
 
 def pack(config: Path, flags: Sequence[str]) -> None:

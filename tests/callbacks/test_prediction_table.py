@@ -14,7 +14,7 @@ def test_each_line_names_its_picture(tmp_path: Path) -> None:
     trainer = SimpleNamespace(
         **{"world_size": 1, "is_global_zero": True, "default_root_dir": tmp_path},
         predict_dataloaders=SimpleNamespace(batch_sampler=[[2, 0], [1]]),
-        datamodule=SimpleNamespace(classes=["a", "b", "ä"], splits={"test": SimpleNamespace(files=files)}),
+        datamodule=SimpleNamespace(classes=["a", "b", "ä"], files={"test": files}.get),
     )
     table = cb.PredictionTable()
     table.on_predict_start(trainer, None)

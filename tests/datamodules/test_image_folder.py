@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -58,15 +59,23 @@ def test_rows_name_their_files(tmp_path: Path, encoding: str) -> None:
         Image.new("RGB", (12, 12), tuple(rng.integers(0, 256, 3).tolist())).save(path)
     (tmp_path / "pets/dog/in/broken.png").write_bytes(b"none")
     data = packed(tmp_path / "data", tmp_path / "pets", encoding=encoding, jpeg_quality=100, skip_broken=True)
-    named = [name for split in data.splits.values() for name in split.files]
+    named = [name for split in data.splits for name in data.files(split)]
     assert len(set(named)) == 25
     assert "cat/äpfel 1.png" in named
-    for split in data.splits.values():
-        for (picture, label), name in zip(split, split.files, strict=True):
+    for split, rows in data.splits.items():
+        for (picture, label), name in zip(rows, data.files(split), strict=True):
             colour = np.asarray(Image.open(tmp_path / "pets" / name))[0, 0]
             np.testing.assert_allclose(picture[0, 0], colour, atol=4 * (encoding == "jpeg"))
             assert name.startswith(data.classes[label])
     assert list(audit(data.folder)) == []
+    shutil.move(tmp_path / "pets", tmp_path / "elsewhere/pets")
+    other = packed(
+        tmp_path / "data", tmp_path / "elsewhere/pets", encoding=encoding, jpeg_quality=100, skip_broken=True
+    )
+    assert other.folder != data.folder
+    assert other.checksum_of("test") == data.checksum_of("test")  # of pictures, not of their names
+    (data.folder / "files.json").write_text("{}")
+    assert [finding.split(" has ")[0] for finding in audit(data.folder)] == [str(data.folder / "files.json")]
 
 
 def test_folders_of_the_same_name_are_packed_apart(tmp_path: Path) -> None:
@@ -88,6 +97,13 @@ def test_splits_may_be_called_training_and_testing(tmp_path: Path) -> None:
     data = packed(tmp_path / "data", tmp_path / "set")
     assert not {"Training", "Testing"} & set(data.classes)
     assert set(data.splits) == {"train", "val", "test"}
+
+
+def test_a_split_may_lack_a_class(tmp_path: Path) -> None:
+    folder_of(tmp_path / "set/train")
+    folder_of(tmp_path / "set/test", ("b",))
+    data = packed(tmp_path / "data", tmp_path / "set")
+    assert set(data.splits["test"].labels) == {1}
 
 
 def test_hidden_pictures_are_left_out(tmp_path: Path) -> None:

@@ -20,7 +20,6 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 import main
 from callbacks.prediction_store import PROBABILITIES, Predictions
 from datamodules import Digits
-from datamodules.shards import ShardDataset
 from tools import report
 
 PROJECT = Path(main.__file__).parent
@@ -147,7 +146,7 @@ def test_the_surest_mistakes_with_their_pictures(tmp_path: Path, shards: Path) -
 
 
 def test_a_mistake_names_its_file(tmp_path: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ShardDataset, "files", [f"digits/<{row}>.png" for row in range(450)])
+    monkeypatch.setattr(Digits, "files", lambda self, split: [f"digits/<{row}>.png" for row in range(450)])
     text = report.page([run(tmp_path / "a", shards, predictions(shards, DIGITS))])
     assert len(re.findall(r'<span title="digits/&lt;(\d+)&gt;.png">&lt;\1&gt;.png</span>', text)) == 12
 
