@@ -11,6 +11,7 @@ from scipy.ndimage import distance_transform_edt
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from datamodules.pair_windows import cropped, enlarged, planes, shrunk
+from datamodules.picture_files import rgb
 from lightning_modules import SRCNN
 from lightning_modules.saved import Preprocessing, saved_network
 from pictures import opened
@@ -143,7 +144,7 @@ def compare(upscaler: Upscaler, picture: str, progress: Callable[[float], None])
         ValueError: it cannot be read, or is too small.
     """
     factor = upscaler.factor
-    original = cropped(opened(Path(picture)).convert("RGB"), factor)
+    original = cropped(rgb(opened(Path(picture))), factor)  # on white, as in training
     if min(original.size) < SSIM_WINDOW + 2 * factor:
         width, height = original.size
         raise ValueError(f"it has {width}x{height} pixels, too few to compare; {SSIM_WINDOW + 2 * factor} are needed")

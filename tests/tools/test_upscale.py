@@ -328,6 +328,19 @@ def test_wrong_flags(run: Path, tmp_path: Path, call: Callable, args: tuple[str,
     assert not (tmp_path / "out").exists()
 
 
+def test_hidden_colours_are_not_measured(run: Path, tmp_path: Path, call: Callable) -> None:
+    shown, hidden = photograph(40, 40), photograph(40, 40, seed=7).convert("RGBA")
+    mask = Image.new("L", (40, 40), 255)
+    mask.paste(0, (10, 10, 30, 30))
+    hidden.paste(shown, mask=mask)
+    hidden.putalpha(mask)
+    hidden.save(tmp_path / "a.png")
+    Image.composite(shown, Image.new("RGB", (40, 40), "white"), mask).save(tmp_path / "b.png")
+    done = call(upscale, run, tmp_path, "--evaluate", "--format", "csv")
+    one, other = csv.DictReader(io.StringIO(done.out))
+    assert {**one, "picture": ""} == {**other, "picture": ""}
+
+
 def test_too_small_to_compare(run: Path, tmp_path: Path, call: Callable) -> None:
     photograph(40, 15).save(tmp_path / "a.png")
     code, _, errors = call(upscale, run, tmp_path / "a.png", "--evaluate")
