@@ -73,6 +73,8 @@ class Backbone:
         return Survey({name: tuple(each.shape[1:]) for name, each in maps.items()}, needed)
 
     def _maps(self, call: Callable[[Tensor], Any], images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
+        if not layers:
+            return {}
         with ExitStack() as hooks:
             outputs = {name: hooks.enter_context(recorded(self.network, name)) for name in layers}
             hooks.enter_context(_stopped(self.network, outputs))
@@ -96,12 +98,18 @@ def refuse_too_little_memory(survey: Survey, height: int, width: int, device: st
     Raises:
         ValueError: a pass would need more than is free.
     """
-    free = torch.cuda.mem_get_info()[0] if device.startswith("cuda") else free_memory()
+    free = _free_on_gpu(device) if device.startswith("cuda") else free_memory()
     if survey.bytes > free:
         raise ValueError(
             f"memory is not enough: {width}x{height} pixels need about {survey.bytes / 1e9:.1f} GB at a time, and "
             f"{free / 1e9:.1f} GB are free; {remedy}"
         )
+
+
+def _free_on_gpu(device: str) -> int:
+    """Bytes that torch can still use: those that nobody has, and those that it holds for later."""
+    held = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return torch.cuda.mem_get_info(device)[0] + held
 
 
 class _Enough(Exception):

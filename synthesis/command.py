@@ -112,7 +112,7 @@ def _make(
 def _walk(
     parser: ArgumentParser, settings: Settings, steps_of: Callable[[Settings, str], Steps], command: Namespace
 ) -> None:
-    """Draw all settings, then make a picture of each, then the sheet of all."""
+    """Draw all settings, prove that each can be made, then make a picture of each, then the sheet of all."""
     plain = asdict(settings)
     space = walk.space_of(settings.ranges, plain)
     drawn = []
@@ -120,13 +120,20 @@ def _walk(
         changed, values = walk.draw(plain, space, settings.seed_everything, number)
         checked = _settings(type(settings), parser.parse_object({**changed, "out": command.out}))
         drawn.append((checked, walk.caption(number, values)))
-    folder = Path(command.out)
-    made = []
+    impossible: dict[int, ValueError] = {}
     for number, (each, _) in enumerate(drawn, start=1):
         try:
-            made.append(_make(each, steps_of, command, folder / f"{number:02d}")[0])
+            steps_of(each, command.device)  # looks at sizes, layers and memory, and begins nothing
         except ValueError as error:
-            raise ValueError(f"draw {number}: {error}") from error
+            impossible[number] = error
+    if impossible:
+        number, error = next(iter(impossible.items()))
+        raise ValueError(
+            f"{len(impossible)} of {len(drawn)} draws cannot be made ({', '.join(map(str, impossible))}); narrow "
+            f"--ranges, or mend what draw {number} says: {error}"
+        )
+    folder = Path(command.out)
+    made = [_make(each, steps_of, command, folder / f"{number:02d}")[0] for number, (each, _) in enumerate(drawn, 1)]
     sheet = folder / "sheet.png"
     draw_sheet(made, [title for _, title in drawn], f"{command.walk} draws, seed {settings.seed_everything}", sheet)
     print(f"{sheet}: one of them again, with changes: --config {folder}/NUMBER/settings.yaml")

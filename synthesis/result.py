@@ -1,9 +1,10 @@
 """A result's folder: the picture, its way there, the loss of every iteration, and the settings that make it again."""
 
 import json
+import sys
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -47,6 +48,8 @@ def write_result(
 ) -> tuple[np.ndarray, Speed]:
     """Go through the steps, and write all that a result has; the picture uint8 ``(H, W, 3)`` and the speed.
 
+    What ctrl + c or an error ends has the picture and the losses up to there.
+
     Args:
         folder: an empty one, which is made if it is not there.
         settings: that the steps follow from.
@@ -58,24 +61,32 @@ def write_result(
     (folder / SETTINGS).write_text(yaml.safe_dump(asdict(settings), sort_keys=False), encoding="utf-8")
     records: list[Step] = []
     seconds: list[tuple[int, float]] = []
+    ended = False
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, TextColumn("{task.fields[told]}")) as progress:
-        task = progress.add_task(folder.name, total=total, told="")
-        last = time.perf_counter()
-        for step in steps:
-            now = time.perf_counter()
-            if step.number:
-                seconds.append((step.octave, now - last))
-                progress.update(task, advance=1, told=f"loss {step.loss:.4g}, {now - last:.2f} s an iteration")
-            records.append(Step(step.number, step.octave, step.losses, step.pixels[:0]))  # without the picture
-            if save_every and step.number % save_every == 0:
-                (folder / "iterations").mkdir(exist_ok=True)
-                Image.fromarray(as_array(step.pixels)).save(folder / "iterations" / f"{step.number:05d}.png")
-            pixels, last = step.pixels, time.perf_counter()
-        progress.update(task, total=len(seconds))
-    picture = as_array(pixels)
-    Image.fromarray(picture).save(folder / PICTURE)
-    _write_losses(folder, records)
+    try:
+        with Progress(*columns, TextColumn("{task.fields[told]}")) as progress:
+            task = progress.add_task(folder.name, total=total, told="")
+            last = time.perf_counter()
+            for step in steps:
+                now = time.perf_counter()
+                if step.number:
+                    seconds.append((step.octave, now - last))
+                    progress.update(task, advance=1, told=f"loss {step.loss:.4g}, {now - last:.2f} s an iteration")
+                pixels = step.pixels
+                records.append(replace(step, pixels=pixels.new_empty(0)))  # a view would keep the whole picture
+                if save_every and step.number % save_every == 0:
+                    (folder / "iterations").mkdir(exist_ok=True)
+                    Image.fromarray(as_array(pixels)).save(folder / "iterations" / f"{step.number:05d}.png")
+                last = time.perf_counter()
+            progress.update(task, total=len(seconds))
+        ended = True
+    finally:
+        if records:
+            picture = as_array(pixels)
+            Image.fromarray(picture).save(folder / PICTURE)
+            _write_losses(folder, records)
+            if not ended:
+                print(f"ended after iteration {records[-1].number}: {folder / PICTURE}", file=sys.stderr)
     of_full_size = [each for octave, each in seconds if octave == records[-1].octave]
     low, middle, high = np.percentile(of_full_size, [25, 50, 75])
     return picture, Speed(middle, low, high, len(of_full_size))

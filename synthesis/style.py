@@ -96,8 +96,8 @@ class StyleTransfer:
         _check(settings)
         self.backbone, self.settings, self.content = backbone, settings, content
         self.layers = list({**settings.content_layers, **settings.style_layers})
-        for picture in (content, style):
-            survey = backbone.survey(*picture.shape[2:], self.layers)
+        for picture, layers in ((content, self.layers), (style, list(settings.style_layers))):
+            survey = backbone.survey(*picture.shape[2:], layers)
             remedy = "take a smaller --size (and --style_size)"
             refuse_too_little_memory(survey, *picture.shape[2:], str(picture.device), remedy)
         with torch.no_grad():

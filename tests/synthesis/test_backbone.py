@@ -150,3 +150,13 @@ def test_too_little_memory_is_noticed_before_it_is_used(monkeypatch: pytest.Monk
         refuse_too_little_memory(survey, 1000, 2000, "cpu", "so do less")
     monkeypatch.setattr(module, "free_memory", lambda: survey.bytes)
     refuse_too_little_memory(survey, 1000, 2000, "cpu", "so do less")
+
+
+def test_what_torch_holds_for_later_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+    for name, value in (("mem_get_info", (50, 1000)), ("memory_reserved", 400), ("memory_allocated", 150)):
+        monkeypatch.setattr(torch.cuda, name, lambda device, value=value: asked.append(device) or value)
+    refuse_too_little_memory(module.Survey({}, 300), 10, 10, "cuda:1", "")
+    with pytest.raises(ValueError, match="memory is not enough"):
+        refuse_too_little_memory(module.Survey({}, 301), 10, 10, "cuda:1", "")
+    assert set(asked) == {"cuda:1"}

@@ -144,6 +144,12 @@ def test_what_cannot_be_is_said(changes: dict[str, object], told: str) -> None:
         transfer(replace(SETTINGS, **changes), picture(1), picture(2))
 
 
+def test_content_alone_asks_nothing_of_the_style() -> None:
+    settings = replace(SETTINGS, content_layers={"2": 1.0}, style_layers={}, start="noise")
+    first, *_, last = transfer(settings, picture(1), picture(2, 1, 1))
+    assert last.losses["content"] < first.losses["content"]
+
+
 def test_a_picture_that_is_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match="a picture of 4x3 pixels does not pass the network"):
         transfer(replace(SETTINGS, style_layers={"2": 1.0}), picture(1), picture(2, 3, 4))

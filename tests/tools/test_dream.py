@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,10 @@ from PIL import Image
 
 import main
 from lightning_modules import MiniVGGNet
-from synthesis import backbone
+from synthesis import backbone, result
+from synthesis.dream import Dream as Dreamer
 from synthesis.dream import DreamSettings
+from synthesis.step import Step
 from synthesis.walk import draw, space_of
 from tools import dream as tool
 
@@ -74,6 +77,44 @@ def test_what_a_result_has(dream: Dream, capsys: pytest.CaptureFixture[str]) -> 
     assert not np.array_equal(np.asarray(Image.open(out / "picture.png")), np.asarray(Image.open("a.png")))
     assert Image.open(out / "losses.png").size == (600, 360)
     assert "s an iteration (median of 3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("ends", [KeyboardInterrupt(), OSError("no space left on device")])
+def test_what_was_made_until_an_end_stays(
+    dream: Dream, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ends: BaseException
+) -> None:
+    whole = dream("whole", "--save_every", "1")
+    steps = Dreamer.__iter__
+
+    def until_the_fourth(self: Dreamer) -> Iterator[Step]:
+        yield from islice(steps(self), 4)
+        raise ends
+
+    monkeypatch.setattr(Dreamer, "__iter__", until_the_fourth)
+    with pytest.raises(SystemExit):
+        dream("out")
+    assert [line["iteration"] for line in json.loads(Path("out/losses.json").read_text())] == [1, 2, 3, 4]
+    assert Path("out/picture.png").read_bytes() == (whole / "iterations/00004.png").read_bytes()
+    assert "ended after iteration 4: out/picture.png" in capsys.readouterr().err
+
+
+def test_no_picture_of_an_iteration_stays_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: list[Step] = []
+    monkeypatch.setattr(result, "_write_losses", lambda folder, records: kept.extend(records))
+    steps = (Step(number, 1, {"loss": 1.0}, torch.zeros(1, 3, 9, 9)) for number in range(3))
+    result.write_result(tmp_path, DreamSettings("a.png", {}), steps, 3, 0)
+    assert [each.pixels.untyped_storage().nbytes() for each in kept] == [0, 0, 0]
+
+
+def test_a_walk_begins_only_if_every_draw_can_be_made(dream: Dream) -> None:
+    with pytest.raises(SystemExit) as ended:
+        dream("out", "--walk", "6", "--ranges", "[octaves=5:11]")
+    space = space_of(["octaves=5:11"], {"octaves": 2})
+    impossible = [n for n in range(1, 7) if draw({"octaves": 2}, space, 42, n)[0]["octaves"] > 7]  # of 4 pixels
+    assert 0 < len(impossible) < 6
+    listed = ", ".join(map(str, impossible))
+    assert f"{len(impossible)} of 6 draws cannot be made ({listed}); narrow --ranges" in str(ended.value)
+    assert not Path("out").exists()
 
 
 def test_settings_make_the_same_bytes_again(dream: Dream) -> None:
@@ -147,7 +188,7 @@ def test_draws_lie_in_their_ranges() -> None:
         (["--walk", "2", "--ranges", "[]"], "the settings have none"),
         (["--walk", "2", "--ranges", "[stp=1:2]"], "ranges: stp is no setting with values; near are step"),
         (["--walk", "2", "--ranges", '["octaves=a,b"]'], "octaves: Expected a <class 'int'>"),
-        (["--walk", "1", "--ranges", "[octaves=8:9]"], "draw 1: "),
+        (["--walk", "1", "--ranges", "[octaves=8:9]"], "1 of 1 draws cannot be made (1); narrow --ranges"),
         (["--walk", "-1"], "at least 0"),
         (["--out", "full"], "full is not an empty folder"),
         (["--network.checkpoint", "text.png"], "text.png is damaged, or is not a checkpoint"),
