@@ -29,7 +29,7 @@ def test_too_little_memory_has_the_remedy_of_the_tool():
 
 
 def test_a_package_that_is_missing():
-    told = r"^error: onnx is not installed; pip install -e .\[export\]$"
+    told = r"^error: onnx is not installed; pip install -e '.\[export\]'$"
     with pytest.raises(SystemExit, match=told), plainly(extra="export"):
         raise ModuleNotFoundError("No module named 'onnx'", name="onnx")
 

@@ -226,7 +226,7 @@ def test_from_a_trained_run(call: Callable, shards: Path) -> None:
     Image.fromarray(noise).save("pictures/a.png")
     Path("pictures/broken.png").touch()
     done = call(explain, "gradcam", run, "cam.png", "pictures", "--class", "3")
-    assert done.out == "evidence in net.1.7 for 1 of 2 pictures: cam.png\n"
+    assert done.out == "evidence in net.1 for 1 of 2 pictures: cam.png\n"
     assert done.status == 1
     assert "broken.png cannot be read" in done.err
     assert Image.open("cam.png").width == 320  # the picture, and the overlay beside it

@@ -219,7 +219,7 @@ def test_refused_before_anything_runs(
 def test_without_optuna(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
     monkeypatch.delitem(sys.modules, "optuna.trial")
-    with pytest.raises(SystemExit, match=r"^error: optuna\S* is not installed; pip install -e .\[sweep\]$"):
+    with pytest.raises(SystemExit, match=r"^error: optuna\S* is not installed; pip install -e '.\[sweep\]'$"):
         runpy.run_path(str(PROJECT / "tools/sweep.py"))
 
 
