@@ -88,16 +88,8 @@ def ensemble_record(folder: Path) -> Record:
                 f"{member['name']} was tested anew since {folder} was made; the same train_ensemble.py makes it again"
             )
     shared = (
-        "experiment",
-        "epochs",
-        "commit",
-        "versions",
-        "hardware",
-        "config",
-        "official",
-        "samples",
-        "classes",
-        "changed",
+        *("experiment", "epochs", "commit", "versions", "hardware", "config"),
+        *("official", "samples", "classes", "changed"),
     )
     return {
         **figures,
