@@ -354,3 +354,13 @@ def test_resident_pictures_are_the_same(
 def test_resident_pictures_have_no_transforms() -> None:
     with pytest.raises(ValueError, match="take batch_augment"):
         Digits(resident=True, transforms=FLIP_AND_TURN)
+
+
+def test_one_thread_is_for_transforms_alone(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 3)
+    data = digits(shards, transforms=FLIP_AND_TURN, num_workers=0)
+    assert data.train_dataloader().threads == 1
+    assert data.val_dataloader().threads == 3
+    data = digits(shards, transforms=FLIP_AND_TURN, num_workers=2)
+    data.trainer.training, data.trainer.predicting = False, True
+    assert data.predict_dataloader().threads == 3
