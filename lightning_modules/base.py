@@ -4,7 +4,6 @@ import inspect
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from pytorch_lightning.cli import OptimizerCallable
@@ -84,8 +83,10 @@ class Classifier(Network):
         if self.class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         # torch's mean would divide by the weights of the batch, so that its parts in other processes would not add up
-        weighed = partial(F.cross_entropy, weight=self.class_weights, label_smoothing=self.label_smoothing)
-        return weighed(logits, labels, reduction="sum") / len(labels)
+        total = F.cross_entropy(
+            logits, labels, self.class_weights, reduction="sum", label_smoothing=self.label_smoothing
+        )
+        return total / len(labels)
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """As in training, but the loss is the plain cross-entropy whatever the label smoothing."""
