@@ -49,6 +49,17 @@ def opened(path: Path) -> Image.Image:
     return image.convert((mode + "A") if image.has_transparency_data else mode)
 
 
+def profile_of(image: Image.Image, mode: str) -> dict[str, bytes]:
+    """Its ICC profile as Pillow's ``info`` of a picture that is made from it.
+
+    Args:
+        mode: of that picture: L, LA, RGB or RGBA. A profile of other colours, as of CMYK, is left out.
+    """
+    profile = image.info.get("icc_profile") or b""
+    fits = profile[16:20] == (b"RGB " if mode.startswith("RGB") else b"GRAY")  # ICC.1:2022, 7.2.6
+    return {"icc_profile": profile} if fits else {}
+
+
 def listed(places: Sequence[str]) -> list[str]:
     """Files as they are named, and all pictures below folders, told by their suffix.
 

@@ -51,7 +51,9 @@ def screen(file: TextIO | None = None, width: int = 120) -> Console:
 
 @contextmanager
 def plainly(memory: str = MEMORY, extra: str = "") -> Iterator[None]:
-    """Let an error end the tool with its message alone, and ctrl + c with nothing.
+    """Let an error end the tool with its message alone, and ctrl + c and SIGTERM with nothing.
+
+    Both let the tool write what it has so far, where it does that.
 
     Python's development mode, ``python -X dev tools/NAME.py``, shows the traceback.
 
@@ -62,6 +64,8 @@ def plainly(memory: str = MEMORY, extra: str = "") -> Iterator[None]:
     quieten()
     if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")  # a file's name need not be text, and results would be lost
+    if ends_at_once := signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         yield
     except KeyboardInterrupt:
@@ -74,3 +78,6 @@ def plainly(memory: str = MEMORY, extra: str = "") -> Iterator[None]:
         if extra and isinstance(error, ModuleNotFoundError):
             sys.exit(f"error: {error.name} is not installed; pip install -e '.[{extra}]'")
         sys.exit(message(error, memory))
+    finally:
+        if ends_at_once:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -14,7 +14,7 @@ from datamodules.pair_windows import cropped, enlarged, planes, shrunk
 from datamodules.picture_files import rgb
 from lightning_modules import SRCNN
 from lightning_modules.saved import Preprocessing, saved_network
-from pictures import opened
+from pictures import opened, profile_of
 
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # of R, G and B: BT.601
 LITERATURES = np.array([65.481, 128.553, 24.966]) / 255  # the same on the scale 16 .. 235, above 16
@@ -66,7 +66,7 @@ class Upscaler:
             for picture in (sharper, interpolated):
                 picture.putalpha(alpha)
         for picture in (sharper, interpolated):
-            picture.info = profile_of(image)
+            picture.info = profile_of(image, image.mode)
         return sharper, interpolated
 
     def sharpened(
@@ -117,13 +117,6 @@ def without_alpha(image: Image.Image) -> Image.Image:
         rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
         colours = colours[rows, columns]
     return Image.fromarray(colours)
-
-
-def profile_of(image: Image.Image) -> dict[str, bytes]:
-    """Its ICC profile as Pillow's ``info``; nothing where it is of other colours, as of a picture that was CMYK."""
-    profile = image.info.get("icc_profile") or b""
-    fits = profile[16:20] == (b"RGB " if image.mode.startswith("RGB") else b"GRAY")  # ICC.1:2022, 7.2.6
-    return {"icc_profile": profile} if fits else {}
 
 
 @dataclass(frozen=True)

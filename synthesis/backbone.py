@@ -73,7 +73,7 @@ class Backbone:
         return Survey({name: tuple(each.shape[1:]) for name, each in maps.items()}, needed)
 
     def _maps(self, call: Callable[[Tensor], Any], images: Tensor, layers: Sequence[str]) -> dict[str, Tensor]:
-        if not layers:
+        if not layers:  # after which a pass could end
             return {}
         with ExitStack() as hooks:
             outputs = {name: hooks.enter_context(recorded(self.network, name)) for name in layers}

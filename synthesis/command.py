@@ -14,7 +14,7 @@ from torch import Tensor
 
 from messages import Help, of_settings
 from pictures import draw as draw_sheet
-from pictures import named_picture, require_new_folder
+from pictures import named_picture, profile_of, require_new_folder
 from predictor import default_device
 from synthesis import walk
 from synthesis.dream import DreamSettings
@@ -24,8 +24,8 @@ from synthesis.step import Step
 from synthesis.style import StyleSettings
 
 Settings = TypeVar("Settings", DreamSettings, StyleSettings)
-Steps = tuple[Iterable[Step], int]
-"""The steps of a synthesis, and how many there are at most."""
+Steps = tuple[Iterable[Step], int, dict[str, bytes]]
+"""The steps of a synthesis, how many there are at most, and the ICC profile of their pictures."""
 
 
 def parser_of(kind: type[Settings], description: str) -> ArgumentParser:
@@ -92,6 +92,12 @@ def pixels_of(file: str, size: int | None) -> Tensor:
     return torch.tensor(array).permute(2, 0, 1)[None].float()
 
 
+def profile_of_file(file: str) -> dict[str, bytes]:
+    """The ICC profile of a picture file, if it is one of RGB; see ``profile_of``."""
+    with Image.open(file) as image:
+        return profile_of(image, "RGB")
+
+
 def _settings(kind: type[Settings], command: Namespace) -> Settings:
     values = {field.name: command[field.name] for field in fields(kind)}
     network = NetworkSettings(**vars(command.network))
@@ -104,15 +110,14 @@ def _make(
     settings: Settings, steps_of: Callable[[Settings, str], Steps], command: Namespace, folder: Path
 ) -> tuple[np.ndarray, Speed]:
     """One result: its picture uint8 ``(H, W, 3)``, and how fast it went."""
-    torch.manual_seed(settings.seed_everything)
-    steps, total = steps_of(settings, command.device)
-    return write_result(folder, settings, steps, total, command.save_every)
+    steps, total, profile = steps_of(settings, command.device)
+    return write_result(folder, settings, steps, total, command.save_every, profile)
 
 
 def _walk(
     parser: ArgumentParser, settings: Settings, steps_of: Callable[[Settings, str], Steps], command: Namespace
 ) -> None:
-    """Draw all settings, prove that each can be made, then make a picture of each, then the sheet of all."""
+    """Draw all settings, then make a picture of each, then the sheet of those that were made, whatever ended that."""
     plain = asdict(settings)
     space = walk.space_of(settings.ranges, plain)
     drawn = []
@@ -120,20 +125,37 @@ def _walk(
         changed, values = walk.draw(plain, space, settings.seed_everything, number)
         checked = _settings(type(settings), parser.parse_object({**changed, "out": command.out}))
         drawn.append((checked, walk.caption(number, values)))
-    impossible: dict[int, ValueError] = {}
-    for number, (each, _) in enumerate(drawn, start=1):
-        try:
-            steps_of(each, command.device)  # looks at sizes, layers and memory, and begins nothing
-        except ValueError as error:
-            impossible[number] = error
-    if impossible:
-        number, error = next(iter(impossible.items()))
-        raise ValueError(
-            f"{len(impossible)} of {len(drawn)} draws cannot be made ({', '.join(map(str, impossible))}); narrow "
-            f"--ranges, or mend what draw {number} says: {error}"
-        )
+    _refuse_impossible([each for each, _ in drawn], steps_of, command.device)
     folder = Path(command.out)
-    made = [_make(each, steps_of, command, folder / f"{number:02d}")[0] for number, (each, _) in enumerate(drawn, 1)]
-    sheet = folder / "sheet.png"
-    draw_sheet(made, [title for _, title in drawn], f"{command.walk} draws, seed {settings.seed_everything}", sheet)
-    print(f"{sheet}: one of them again, with changes: --config {folder}/NUMBER/settings.yaml")
+    made: list[np.ndarray] = []
+    try:
+        for number, (each, _) in enumerate(drawn, start=1):
+            made.append(_make(each, steps_of, command, folder / f"{number:02d}")[0])
+    except ValueError as error:
+        raise ValueError(f"draw {number}: {error}") from error
+    finally:
+        if made:
+            count = f"{command.walk} draws" if len(made) == command.walk else f"{len(made)} of {command.walk} draws"
+            sheet, titles = folder / "sheet.png", [title for _, title in drawn[: len(made)]]
+            draw_sheet(made, titles, f"{count}, seed {settings.seed_everything}", sheet)
+            print(f"{sheet}: {count}; one of them again, with changes: --config {folder}/NUMBER/settings.yaml")
+
+
+def _refuse_impossible(drawn: Sequence[Settings], steps_of: Callable[[Settings, str], Steps], device: str) -> None:
+    """Find out which draws cannot be made, before one takes its time.
+
+    Raises:
+        ValueError: there are some; names all, and says why of the first.
+    """
+    reasons = {}
+    for number, settings in enumerate(drawn, start=1):
+        try:
+            steps_of(settings, device)
+        except ValueError as error:
+            reasons[number] = str(error)
+    if reasons:
+        numbers = ", ".join(map(str, reasons))
+        raise ValueError(
+            f"of {len(drawn)} draws these cannot be made, so none is: {numbers}; narrow --ranges, where their values "
+            f"come from, or change what the first of them is told\ndraw {min(reasons)}: {reasons[min(reasons)]}"
+        )

@@ -1,6 +1,7 @@
 """Which network looks: one of torchvision's, with or without its weights, or a trained one of this project."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +31,13 @@ class NetworkSettings:
     weights: str | None = None
     checkpoint: str | None = None
     average_pools: bool = False
+
+
+@lru_cache(maxsize=1)  # the draws of a walk look through the same one
+def seeded_backbone(settings: NetworkSettings, seed: int, device: str) -> Backbone:
+    """The same as ``backbone_of`` on a device, with a seed that random weights follow from."""
+    torch.manual_seed(seed)
+    return backbone_of(settings).to(device)
 
 
 def backbone_of(settings: NetworkSettings) -> Backbone:

@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -44,11 +44,17 @@ def as_array(pixels: Tensor) -> np.ndarray:
 
 
 def write_result(
-    folder: Path, settings: DreamSettings | StyleSettings, steps: Iterable[Step], total: int, save_every: int
+    folder: Path,
+    settings: DreamSettings | StyleSettings,
+    steps: Iterable[Step],
+    total: int,
+    save_every: int,
+    profile: Mapping[str, bytes],
 ) -> tuple[np.ndarray, Speed]:
     """Go through the steps, and write all that a result has; the picture uint8 ``(H, W, 3)`` and the speed.
 
-    What ctrl + c or an error ends has the picture and the losses up to there.
+    Whatever ends the steps early, ctrl + c too, the picture and the losses of those that were made are written, which
+    is said.
 
     Args:
         folder: an empty one, which is made if it is not there.
@@ -56,12 +62,12 @@ def write_result(
         steps: at least one.
         total: how many there are, at most.
         save_every: the picture of every so many iterations is kept in ``iterations/``; none with 0.
+        profile: of the pictures, see ``profile_of``.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(yaml.safe_dump(asdict(settings), sort_keys=False), encoding="utf-8")
     records: list[Step] = []
     seconds: list[tuple[int, float]] = []
-    ended = False
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     try:
         with Progress(*columns, TextColumn("{task.fields[told]}")) as progress:
@@ -73,23 +79,33 @@ def write_result(
                     seconds.append((step.octave, now - last))
                     progress.update(task, advance=1, told=f"loss {step.loss:.4g}, {now - last:.2f} s an iteration")
                 pixels = step.pixels
-                records.append(replace(step, pixels=pixels.new_empty(0)))  # a view would keep the whole picture
+                records.append(replace(step, pixels=pixels.new_empty(0)))  # a view would keep the picture in memory
                 if save_every and step.number % save_every == 0:
                     (folder / "iterations").mkdir(exist_ok=True)
-                    Image.fromarray(as_array(pixels)).save(folder / "iterations" / f"{step.number:05d}.png")
+                    file = folder / "iterations" / f"{step.number:05d}.png"
+                    Image.fromarray(as_array(pixels)).save(file, **profile)
                 last = time.perf_counter()
             progress.update(task, total=len(seconds))
-        ended = True
-    finally:
-        if records:
-            picture = as_array(pixels)
-            Image.fromarray(picture).save(folder / PICTURE)
-            _write_losses(folder, records)
-            if not ended:
-                print(f"ended after iteration {records[-1].number}: {folder / PICTURE}", file=sys.stderr)
+    except BaseException:  # of ctrl + c, too
+        if seconds:
+            _write(folder, pixels, records, profile)
+            height, width = pixels.shape[2:]
+            print(
+                f"{folder}: ended after iteration {records[-1].number} of at most {total}; {PICTURE}, of "
+                f"{width}x{height} pixels, and {LOSSES} show how far it came",
+                file=sys.stderr,
+            )
+        raise
+    _write(folder, pixels, records, profile)
     of_full_size = [each for octave, each in seconds if octave == records[-1].octave]
     low, middle, high = np.percentile(of_full_size, [25, 50, 75])
-    return picture, Speed(middle, low, high, len(of_full_size))
+    return as_array(pixels), Speed(middle, low, high, len(of_full_size))
+
+
+def _write(folder: Path, pixels: Tensor, records: list[Step], profile: Mapping[str, bytes]) -> None:
+    """The picture as far as it came, and the losses on its way."""
+    Image.fromarray(as_array(pixels)).save(folder / PICTURE, **profile)
+    _write_losses(folder, records)
 
 
 def _write_losses(folder: Path, records: list[Step]) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import io
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,28 @@ def test_ctrl_c_ends_without_words():
     with pytest.raises(SystemExit) as ended, plainly():
         raise KeyboardInterrupt
     assert ended.value.code == 130
+
+
+def test_sigterm_ends_without_words_after_what_the_tool_still_writes():
+    written = []
+    with pytest.raises(SystemExit) as ended, plainly():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            written.append("so far")
+    assert ended.value.code == 143
+    assert written == ["so far"]
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_sigterm_that_others_handle_stays_theirs():
+    outside = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with plainly():
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, outside)
 
 
 def test_the_exit_of_a_tool_stays_its_own():

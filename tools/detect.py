@@ -5,7 +5,7 @@ python tools/detect.py NETWORK FOLDER --config experiments/detection_digits.yaml
 
 NETWORK is a run's folder, a checkpoint or a .safetensors file; PICTURES are files and folders, with all below them. The
 folder --out gets detections.json, and of each picture its boxes before and after those that overlap are left out; a
-search that ctrl + c or an error ends leaves what it found until then.
+search that ctrl + c, SIGTERM or an error ends leaves what it found until then.
 --truth says what is in the pictures, as tools/paste.py writes it, and prints the average precision.
 """
 

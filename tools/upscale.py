@@ -8,7 +8,8 @@ NAME two files are written, the network's NAME-x2.png and, to compare, NAME-x2-b
 
 With --evaluate each picture is shrunk first, enlarged again, and compared with itself: PSNR and SSIM of the luminance
 (BT.601, 16 .. 235) without a border as wide as the factor, as in the literature. Without PICTURES these are the
-photographs that NETWORK, a run's folder, has held out for its test. Ctrl + c ends it with the figures until then.
+photographs that NETWORK, a run's folder, has held out for its test. Ctrl + c or SIGTERM ends it with the figures until
+then.
 """
 
 import argparse

@@ -153,3 +153,18 @@ def test_content_alone_asks_nothing_of_the_style() -> None:
 def test_a_picture_that_is_too_small_is_refused() -> None:
     with pytest.raises(ValueError, match="a picture of 4x3 pixels does not pass the network"):
         transfer(replace(SETTINGS, style_layers={"2": 1.0}), picture(1), picture(2, 3, 4))
+
+
+def test_a_style_picture_needs_to_pass_the_layers_of_the_style_alone() -> None:
+    small = picture(2, 3, 4)  # passes layer 1, and not layer 2
+    settings = replace(SETTINGS, content_layers={"2": 1.0}, style_weight=1e4, variation_weight=0)
+    done = list(transfer(settings, picture(1), small))
+    assert done[-1].losses["style"] < done[0].losses["style"]
+
+
+def test_content_alone_looks_at_no_style() -> None:
+    refuses = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(4 * 19 * 29, 2))  # another size than 21x31
+    settings = replace(SETTINGS, content_layers={"0": 1.0}, style_layers={}, start="noise", variation_weight=0)
+    done = list(transfer(settings, picture(1), picture(2, 9, 8), refuses))
+    assert done[-1].losses["content"] < 0.1 * done[0].losses["content"]
+    assert done[-1].losses["style"] == 0

@@ -1,28 +1,27 @@
 """The commands of DeepDream: what they write, the same again, walks, and what they refuse."""
 
 import json
+import re
 import sys
-from collections.abc import Callable, Iterator
-from itertools import islice
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
+from PIL import Image, ImageCms
 
 import main
 from lightning_modules import MiniVGGNet
-from synthesis import backbone, result
-from synthesis.dream import Dream as Dreamer
-from synthesis.dream import DreamSettings
-from synthesis.step import Step
+from synthesis import backbone, networks
+from synthesis.dream import Dream, DreamSettings
 from synthesis.walk import draw, space_of
 from tools import dream as tool
 
 PROJECT = Path(main.__file__).parent
-Dream = Callable[..., Path]
+Command = Callable[..., Path]
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def dream(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Dream:
+def dream(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> Command:
     """Runs the command in a folder with a picture of 60x44; the folder that it writes."""
     monkeypatch.chdir(tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (44, 60, 3), np.uint8)
@@ -66,7 +65,7 @@ def dream(tmp_path: Path, checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> 
     return call
 
 
-def test_what_a_result_has(dream: Dream, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_a_result_has(dream: Command, capsys: pytest.CaptureFixture[str]) -> None:
     out = dream("out", "--save_every", "2")
     losses = json.loads((out / "losses.json").read_text())
     assert [(line["iteration"], line["octave"]) for line in losses] == [(1, 1), (2, 1), (3, 1), (4, 2), (5, 2), (6, 2)]
@@ -79,45 +78,7 @@ def test_what_a_result_has(dream: Dream, capsys: pytest.CaptureFixture[str]) -> 
     assert "s an iteration (median of 3" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("ends", [KeyboardInterrupt(), OSError("no space left on device")])
-def test_what_was_made_until_an_end_stays(
-    dream: Dream, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ends: BaseException
-) -> None:
-    whole = dream("whole", "--save_every", "1")
-    steps = Dreamer.__iter__
-
-    def until_the_fourth(self: Dreamer) -> Iterator[Step]:
-        yield from islice(steps(self), 4)
-        raise ends
-
-    monkeypatch.setattr(Dreamer, "__iter__", until_the_fourth)
-    with pytest.raises(SystemExit):
-        dream("out")
-    assert [line["iteration"] for line in json.loads(Path("out/losses.json").read_text())] == [1, 2, 3, 4]
-    assert Path("out/picture.png").read_bytes() == (whole / "iterations/00004.png").read_bytes()
-    assert "ended after iteration 4: out/picture.png" in capsys.readouterr().err
-
-
-def test_no_picture_of_an_iteration_stays_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept: list[Step] = []
-    monkeypatch.setattr(result, "_write_losses", lambda folder, records: kept.extend(records))
-    steps = (Step(number, 1, {"loss": 1.0}, torch.zeros(1, 3, 9, 9)) for number in range(3))
-    result.write_result(tmp_path, DreamSettings("a.png", {}), steps, 3, 0)
-    assert [each.pixels.untyped_storage().nbytes() for each in kept] == [0, 0, 0]
-
-
-def test_a_walk_begins_only_if_every_draw_can_be_made(dream: Dream) -> None:
-    with pytest.raises(SystemExit) as ended:
-        dream("out", "--walk", "6", "--ranges", "[octaves=5:11]")
-    space = space_of(["octaves=5:11"], {"octaves": 2})
-    impossible = [n for n in range(1, 7) if draw({"octaves": 2}, space, 42, n)[0]["octaves"] > 7]  # of 4 pixels
-    assert 0 < len(impossible) < 6
-    listed = ", ".join(map(str, impossible))
-    assert f"{len(impossible)} of 6 draws cannot be made ({listed}); narrow --ranges" in str(ended.value)
-    assert not Path("out").exists()
-
-
-def test_settings_make_the_same_bytes_again(dream: Dream) -> None:
+def test_settings_make_the_same_bytes_again(dream: Command) -> None:
     first = dream("first", "--octaves", "3", "--seed_everything", "7")
     assert yaml.safe_load((first / "settings.yaml").read_text())["octaves"] == 3
     again = dream("again", config="first/settings.yaml")
@@ -127,7 +88,7 @@ def test_settings_make_the_same_bytes_again(dream: Dream) -> None:
     assert (first / "picture.png").read_bytes() != (other / "picture.png").read_bytes()
 
 
-def test_random_weights_follow_from_the_seed(dream: Dream) -> None:
+def test_random_weights_follow_from_the_seed(dream: Command) -> None:
     flags = ["--network", "{architecture: squeezenet1_1, checkpoint: null}", "--layers", "{net.features.1: 1.0}"]
     pictures = [
         dream(out, *flags, "--jitter", "0", "--seed_everything", seed) / "picture.png"
@@ -137,11 +98,25 @@ def test_random_weights_follow_from_the_seed(dream: Dream) -> None:
     assert first == again != other
 
 
-def test_a_longer_side_is_brought_to_a_size(dream: Dream) -> None:
+def test_pictures_have_the_profile_of_the_original_if_it_fits(dream: Command) -> None:
+    rgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    grey, cmyk = (rgb[:16] + space + rgb[20:] for space in (b"GRAY", b"CMYK"))  # as ICC.1, 7.2, has it
+    picture = Image.open("a.png")
+    picture.save("rgb.png", icc_profile=rgb)
+    picture.convert("RGBA").save("alpha.png", icc_profile=rgb)
+    picture.convert("L").save("grey.png", icc_profile=grey)
+    picture.convert("CMYK").save("cmyk.jpg", icc_profile=cmyk)
+    for file, expected in (("rgb.png", rgb), ("alpha.png", rgb), ("grey.png", None), ("cmyk.jpg", None)):
+        out = dream(Path(file).stem, "--octaves", "1", "--iterations", "1", "--save_every", "1", picture=file)
+        for name in ("picture.png", "iterations/00001.png"):
+            assert Image.open(out / name).info.get("icc_profile") == expected, file
+
+
+def test_a_longer_side_is_brought_to_a_size(dream: Command) -> None:
     assert Image.open(dream("small", "--size", "45") / "picture.png").size == (45, 33)
 
 
-def test_a_walk_has_settings_of_each_picture_and_a_sheet(dream: Dream) -> None:
+def test_a_walk_has_settings_of_each_picture_and_a_sheet(dream: Command) -> None:
     out = dream("walk", "--walk", "2")
     settings = [yaml.safe_load((out / f"0{number}/settings.yaml").read_text()) for number in (1, 2)]
     assert settings[0]["step"] != settings[1]["step"]
@@ -149,6 +124,73 @@ def test_a_walk_has_settings_of_each_picture_and_a_sheet(dream: Dream) -> None:
     assert Image.open(out / "sheet.png").size[0] > 200
     again = dream("again", config="walk/02/settings.yaml")
     assert (again / "picture.png").read_bytes() == (out / "02/picture.png").read_bytes()
+
+
+def test_a_walk_is_refused_before_the_first_draw_where_some_cannot_be_made(dream: Command) -> None:
+    settings = {"octaves": 2, "layers": {"net.0.1": 1.0}}
+    space = space_of(["octaves=2,9"], settings)
+    impossible = [n for n in range(1, 7) if draw(settings, space, 42, n)[0]["octaves"] == 9]
+    assert 1 < len(impossible) < 6
+    with pytest.raises(SystemExit) as ended:
+        dream("walk", "--walk", "6", "--ranges", '["octaves=2,9"]')
+    told = str(ended.value)
+    assert f"of 6 draws these cannot be made, so none is: {', '.join(map(str, impossible))}; narrow --ranges" in told
+    assert f"draw {impossible[0]}: 4x2 pixels" in told
+    assert not Path("walk").exists()
+
+
+def test_the_walk_of_the_experiment_says_at_once_that_a_picture_is_too_small(dream: Command) -> None:
+    experiment = str(PROJECT / "experiments/deepdream.yaml")
+    Image.new("RGB", (320, 240)).save("small.png")
+    with pytest.raises(SystemExit, match=r"cannot be made, so none is: 4, .*\n  draw 4: .*larger --size"):
+        dream("walk", "--walk", "12", "--network.weights", "null", config=experiment, picture="small.png")
+    assert not Path("walk").exists()
+
+
+def test_the_experiment_says_which_pictures_are_large_enough_for_its_walk() -> None:
+    experiment = PROJECT / "experiments/deepdream.yaml"
+    (pixels,) = re.findall(r"shorter side of (\d+) pixels", experiment.read_text())
+    settings = yaml.safe_load(experiment.read_text())
+    ranges = dict(text.split("=") for text in settings["ranges"])
+    octaves, scale = (float(ranges[key].split(":")[1]) for key in ("octaves", "octave_scale"))
+    layers = {key.removeprefix("layers."): 1.0 for key in ranges if key.startswith("layers.")}
+    hardest = DreamSettings("", layers, octaves=int(octaves), octave_scale=scale)
+    eyes = networks.backbone_of(networks.NetworkSettings("inception_v3"))
+    Dream(eyes, torch.zeros(1, 3, int(pixels), 1000), hardest)
+    with pytest.raises(ValueError, match="larger --size"):
+        Dream(eyes, torch.zeros(1, 3, int(pixels) - 1, 1000), hardest)
+
+
+@pytest.mark.parametrize(("error", "code"), [(RuntimeError("broken"), "error: broken"), (KeyboardInterrupt(), 130)])
+def test_a_walk_that_ends_early_leaves_a_sheet_of_what_was_made(
+    dream: Command,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: BaseException,
+    code: int | str,
+) -> None:
+    calls, gradient = count(1), Dream.gradient
+
+    def ends_in_the_second_draw(*arguments: object) -> object:
+        if next(calls) == 5:
+            raise error
+        return gradient(*arguments)
+
+    monkeypatch.setattr(Dream, "gradient", ends_in_the_second_draw)
+    with pytest.raises(SystemExit) as ended:
+        dream("walk", "--walk", "3", "--octaves", "1", "--ranges", "[step=0.1:0.2]")
+    assert ended.value.code == code
+    assert sorted(path.name for path in Path("walk").iterdir()) == ["01", "02", "sheet.png"]
+    assert Path("walk/02/picture.png").is_file()
+    assert "sheet.png: 1 of 3 draws; one of them again" in capsys.readouterr().out
+
+
+def test_the_draws_of_a_walk_share_a_network(dream: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[networks.NetworkSettings] = []
+    backbone_of = networks.backbone_of
+    monkeypatch.setattr(networks, "backbone_of", lambda settings: built.append(settings) or backbone_of(settings))
+    dream("walk", "--walk", "3", "--ranges", "[step=0.1:0.2]")
+    assert len(built) == 1
 
 
 def test_draws_lie_in_their_ranges() -> None:
@@ -188,14 +230,14 @@ def test_draws_lie_in_their_ranges() -> None:
         (["--walk", "2", "--ranges", "[]"], "the settings have none"),
         (["--walk", "2", "--ranges", "[stp=1:2]"], "ranges: stp is no setting with values; near are step"),
         (["--walk", "2", "--ranges", '["octaves=a,b"]'], "octaves: Expected a <class 'int'>"),
-        (["--walk", "1", "--ranges", "[octaves=8:9]"], "1 of 1 draws cannot be made (1); narrow --ranges"),
+        (["--walk", "1", "--ranges", "[octaves=8:9]"], "draw 1: "),
         (["--walk", "-1"], "at least 0"),
         (["--out", "full"], "full is not an empty folder"),
         (["--network.checkpoint", "text.png"], "text.png is damaged, or is not a checkpoint"),
         (["--network", "{architecture: vgg91, checkpoint: null}"], "no classifier 'vgg91'"),
     ],
 )
-def test_what_cannot_be_is_said_in_few_lines(dream: Dream, flags: list[str], told: str) -> None:
+def test_what_cannot_be_is_said_in_few_lines(dream: Command, flags: list[str], told: str) -> None:
     Path("full").mkdir()
     Path("full/a").touch()
     with pytest.raises(SystemExit) as ended:
@@ -206,7 +248,7 @@ def test_what_cannot_be_is_said_in_few_lines(dream: Dream, flags: list[str], tol
     assert not Path("out/picture.png").exists()
 
 
-def test_a_typo_in_the_file_is_refused(dream: Dream) -> None:
+def test_a_typo_in_the_file_is_refused(dream: Command) -> None:
     text = Path("settings.yaml").read_text()
     Path("typo.yaml").write_text(text + "jiter: 3\n")
     with pytest.raises(SystemExit, match="there is no setting jiter; did you mean jitter"):
@@ -216,7 +258,7 @@ def test_a_typo_in_the_file_is_refused(dream: Dream) -> None:
         dream("out", config="inner.yaml")
 
 
-def test_too_little_memory_says_what_to_do(dream: Dream, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_says_what_to_do(dream: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backbone, "free_memory", lambda: 1000)
     with pytest.raises(SystemExit, match=r"memory is not enough: \d+x\d+ pixels .*; give --tile 512"):
         dream("out")
@@ -225,7 +267,7 @@ def test_too_little_memory_says_what_to_do(dream: Dream, monkeypatch: pytest.Mon
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
     monkeypatch.setattr(backbone, "free_memory", lambda: 10**12)
-    monkeypatch.setattr(tool.Dream, "gradient", fail)
+    monkeypatch.setattr(Dream, "gradient", fail)
     with pytest.raises(SystemExit, match="memory is not enough for 9 bytes more; give --tile 512, or a smaller one"):
         dream("other")
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
+from PIL import Image, ImageCms
 
 import main
 from synthesis import backbone
@@ -59,6 +59,21 @@ def test_what_a_result_has(stylize: Stylize) -> None:
     assert (out / "iterations/00000.png").read_bytes() != (out / "picture.png").read_bytes()
     assert np.array_equal(np.asarray(Image.open(out / "iterations/00000.png")), np.asarray(Image.open("content.png")))
     assert Image.open(out / "picture.png").size == (40, 30)
+
+
+def test_the_result_has_the_profile_of_the_content(stylize: Stylize) -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    Image.open("content.png").save("content.png", icc_profile=profile)
+    assert Image.open(stylize("out", "--iterations", "1") / "picture.png").info["icc_profile"] == profile
+
+
+def test_the_experiment_keeps_every_iteration(stylize: Stylize) -> None:
+    text = (PROJECT / "experiments/style_transfer.yaml").read_text()
+    small = yaml.safe_load(Path("settings.yaml").read_text())
+    Path("experiment.yaml").write_text(yaml.safe_dump({**yaml.safe_load(text), **small}))
+    out = stylize("out", config="experiment.yaml")
+    names = [path.name for path in sorted((out / "iterations").iterdir())]
+    assert names == ["00000.png", "00001.png", "00002.png"]
 
 
 def test_settings_make_the_same_bytes_again(stylize: Stylize) -> None:
