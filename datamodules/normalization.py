@@ -23,7 +23,7 @@ class Normalization:
     - ``mean_image``: x - mean image, on the 0..255 scale
     - ``standardize``: (x - mean of the channel) / standard deviation of the channel
     - ``imagenet``: the same with ImageNet's figures, for weights that were trained on it
-    - ``symmetric``: x / 127.5 - 1, for torchvision's weights of GoogLeNet and Inception
+    - ``symmetric``: x / 127.5 - 1, for torchvision's weights of GoogLeNet, Inception and EfficientNetV2-L
     """
 
     def __init__(self, kind: Kind, folder: Path, manifest: Manifest) -> None:

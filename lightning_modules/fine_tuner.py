@@ -138,27 +138,24 @@ class FineTuner(Classifier):
             return
         (backbone,) = self._backbone
         if not self.weights:
+            backbone.trainer = self._trainer  # which knows the pictures
             backbone.load_pretrained()
         else:
             trained, seen = saved_network(self.weights)
             Classifier.on_load_checkpoint(backbone, {"state_dict": trained.state_dict()})  # refuses other networks
             backbone.load_state_dict(trained.state_dict())
+            self.compare_normalization(self.weights, seen["normalization"])
             if self.global_rank == 0:
-                self._compare(trained, seen["normalization"])
+                self._compare_layers(trained)
         self._backbone.clear()
 
-    def _compare(self, trained: Classifier, normalization: str) -> None:
-        """Warn of what weights do not hold: settings of layers like BatchNorm's eps, and the range of pixels."""
+    def _compare_layers(self, trained: Classifier) -> None:
+        """Warn of what weights do not hold: settings of layers, like BatchNorm's eps."""
         for there, here in zip(*(str(body).splitlines() for body in (body_of(trained), self.net.body)), strict=False):
             if there != here:
                 layers = there.strip(), here.strip()
                 logger.warning("%s was trained with %s where the backbone has %s", self.weights, *layers)
                 break
-        data = self._trainer and self._trainer.datamodule
-        if (here := getattr(data, "normalization", normalization)) != normalization:
-            logger.warning(
-                "%s was trained on pictures with normalization %s; here it is %s", self.weights, normalization, here
-            )
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load a checkpoint's weights, which the backbone's must not replace."""

@@ -1,5 +1,6 @@
 """What every LightningModule of this project shares, whatever it is trained for: how it goes on from a checkpoint."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -9,6 +10,8 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
+
+logger = logging.getLogger("litvision")
 
 
 class Network(LightningModule):
@@ -46,6 +49,18 @@ class Network(LightningModule):
 
     # without a checkpoint, an evaluation is one of the pretrained weights
     on_validation_start = on_test_start = on_predict_start = on_fit_start
+
+    def compare_normalization(self, weights: str, normalization: str) -> None:
+        """Warn where a run's pictures are not normalised as those that its weights were trained on.
+
+        Args:
+            weights: what they are called.
+            normalization: of the pictures that they were trained on, see ``datamodules.normalization``.
+        """
+        data = self._trainer and self._trainer.datamodule
+        here = getattr(data, "normalization", normalization)
+        if here != normalization and self.global_rank == 0:
+            logger.warning("%s: trained on pictures with normalization %s; here it is %s", weights, normalization, here)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the weights of another network before any is loaded.

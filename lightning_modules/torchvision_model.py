@@ -20,7 +20,13 @@ from tensor_file import read_tensors
 logger = logging.getLogger("litvision")
 
 AUXILIARY_WEIGHTS = {"googlenet": 0.3, "inception_v3": 0.4}  # Szegedy et al., arXiv 1409.4842 and 1512.00567
+SYMMETRIC = {"googlenet", "inception_v3", "efficientnet_v2_l"}  # published weights of the others have seen ImageNet's
 AUXILIARY_PARTS = ("aux1.", "aux2.", "AuxLogits.")
+
+
+def normalization_of(architecture: str) -> str:
+    """That of the pictures which torchvision's weights were trained on, see ``datamodules.normalization``."""
+    return "symmetric" if architecture in SYMMETRIC else "imagenet"
 
 
 def multiple_of(architecture: str) -> int:
@@ -99,7 +105,8 @@ class TorchvisionModel(Classifier):
 
     Pretrained weights expect the input they were trained with: pixels scaled to 0..1, less ImageNet's mean, over its
     standard deviation (``normalization: imagenet``); those of GoogLeNet and Inception pixels scaled to -1..1
-    (``symmetric``), since ``transform_input`` is off here.
+    (``symmetric``), since ``transform_input`` is off here, and those of EfficientNetV2-L too. A warning tells where
+    torchvision's get others.
 
     Args:
         num_classes: number of classes C.
@@ -151,6 +158,11 @@ class TorchvisionModel(Classifier):
             )
 
     @property
+    def published(self) -> Mapping[str, models.WeightsEnum]:
+        """Torchvision's weights of the network by name."""
+        return models.get_model_weights(self.architecture).__members__
+
+    @property
     def has_weights(self) -> bool:
         """Whether there are pretrained weights to load."""
         return self.pretrained is not None
@@ -174,15 +186,17 @@ class TorchvisionModel(Classifier):
         """
         if self.pretrained is None:
             return
-        weights, names = self.pretrained, models.get_model_weights(self.architecture).__members__
-        if weights in names:
+        weights = self.pretrained
+        if weights in self.published:
             auxiliary = self.auxiliary if self.architecture in AUXILIARY_WEIGHTS else None
-            state = published_weights(names[weights], self.architecture, auxiliary)
+            state = published_weights(self.published[weights], self.architecture, auxiliary)
+            self.compare_normalization(f"{self.architecture}'s weights {weights}", normalization_of(self.architecture))
         elif Path(weights).is_file():
             state = state_dict_of(Path(weights))
         else:
             raise FileNotFoundError(
-                f"{weights} is no file, nor one of torchvision's weights of {self.architecture}: {', '.join(names)}"
+                f"{weights} is no file, nor one of torchvision's weights of {self.architecture}: "
+                f"{', '.join(self.published)}"
             )
         if not self.auxiliary:
             for name in [name for name in state if name.startswith(AUXILIARY_PARTS)]:

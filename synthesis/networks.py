@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from datamodules.normalization import IMAGENET_MEAN, IMAGENET_STD
 from lightning_modules import Classifier, TorchvisionModel
 from lightning_modules.saved import saved_network
-from lightning_modules.torchvision_model import AUXILIARY_WEIGHTS
+from lightning_modules.torchvision_model import normalization_of
 from synthesis.backbone import Backbone
 
 CLASSES, IMAGE_SIZE = 1000, 299  # of ImageNet's networks; 299 is the least that all of them take
@@ -64,7 +64,7 @@ def _of_torchvision(architecture: str, weights: str | None) -> tuple[Classifier,
     """The network with the normalisation that its published weights expect, see ``TorchvisionModel``."""
     network = TorchvisionModel(CLASSES, IMAGE_SIZE, architecture, weights, auxiliary=False)
     network.load_pretrained()
-    if architecture in AUXILIARY_WEIGHTS:
+    if normalization_of(architecture) == "symmetric":
         return network, torch.full((1, 3, 1, 1), 127.5), torch.full((1, 3, 1, 1), 1 / 127.5)
     mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
     return network, 255 * mean, 1 / (255 * deviation)

@@ -45,6 +45,7 @@ from datamodules.normalization import Normalization
 from lightning_modules import Classifier, TorchvisionModel
 from lightning_modules.layer_output import LayerOutput, default_layer
 from lightning_modules.saved import saved_network
+from lightning_modules.torchvision_model import normalization_of
 from predictor import default_device
 from sections import built
 from terminal import command_line, plainly
@@ -95,7 +96,13 @@ def network_of_checkpoint(path: Path, image_size: int, normalization: str) -> Cl
 
 
 def network_of(backbone: str, weights: str | None, image_size: int, normalization: str) -> tuple[Classifier, Made]:
-    """The network in evaluation mode, and what it is: ``backbone``, ``weights``, ``weights_sha256``."""
+    """The network in evaluation mode, and what it is: ``backbone``, ``weights``, ``weights_sha256``.
+
+    Raises:
+        FileNotFoundError: there is no such checkpoint or file of weights.
+        ValueError: it is damaged, or was trained on pictures of another size or normalized otherwise.
+        ConnectionError: published weights cannot be downloaded.
+    """
     if (path := Path(backbone)).exists():
         if weights:
             raise ValueError(f"{backbone} holds its own weights; leave out --weights")
@@ -106,6 +113,11 @@ def network_of(backbone: str, weights: str | None, image_size: int, normalizatio
         raise FileNotFoundError(f"{backbone} is neither a checkpoint nor a run's folder")
     else:
         model = TorchvisionModel(1000, image_size, backbone, weights, auxiliary=False)
+        if weights in model.published and normalization != (trained_on := normalization_of(backbone)):
+            raise ValueError(
+                f"the weights {weights} of {backbone} were trained on pictures normalized as {trained_on}, not "
+                f"{normalization}; take --data.normalization {trained_on}"
+            )
         model.load_pretrained()
         names = {"backbone": backbone, "weights": weights or "none: random"}
     return model.eval().requires_grad_(False), {**names, "weights_sha256": checksum(model)}

@@ -14,7 +14,9 @@ from torchvision import models
 from torchvision.models.regnet import BlockParams
 
 import main
-from lightning_modules import TorchvisionModel
+from datamodules import Digits
+from lightning_modules import FineTuner, TorchvisionModel
+from lightning_modules.torchvision_model import normalization_of
 
 SMALL = "squeezenet1_1"  # 1.2 million parameters
 INPUTS_OF_THE_HEAD = {  # from the tables of the papers
@@ -243,6 +245,43 @@ def test_weights_of_old_files_without_batch_counts(tmp_path):
     model = TorchvisionModel(5, 32, "resnet18", str(tmp_path / "old.pth"))
     model.load_pretrained()
     assert not differing(model, state)
+
+
+@pytest.mark.parametrize("architecture", models.list_models(module=models))
+def test_normalization_is_that_of_torchvisions_transforms(architecture):
+    weights = models.get_model_weights(architecture).DEFAULT
+    known = {"symmetric": [[0.5] * 3] * 2, "imagenet": [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]}
+    transform = weights.transforms()
+    expected = [list(transform.mean), list(transform.std)]
+    if architecture in ("googlenet", "inception_v3"):  # the network itself takes ImageNet's to symmetric ones
+        assert expected == known["imagenet"]
+        expected = known["symmetric"]
+    assert known[normalization_of(architecture)] == expected
+
+
+@pytest.mark.parametrize("weights", ["published", "a file"])
+@pytest.mark.parametrize("within", [False, True])
+def test_a_warning_of_pictures_that_are_normalized_otherwise(tmp_path, shards, monkeypatch, caplog, weights, within):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
+    architecture, file = "shufflenet_v2_x0_5", tmp_path / "published.pth"
+    torch.save(models.get_model(architecture).state_dict(), file)
+    monkeypatch.setattr(models.get_model_weights(architecture).DEFAULT.value, "url", file.as_uri())
+    name = "DEFAULT" if weights == "published" else str(file)
+
+    def warnings(normalization: str) -> list[str]:
+        model = TorchvisionModel(10, 32, architecture, name)
+        model = FineTuner(10, 32, model) if within else model
+        one = trainer()
+        one.limit_train_batches, one.limit_val_batches = 1, 2
+        caplog.clear()
+        one.fit(model, datamodule=Digits(root=str(shards), image_size=32, normalization=normalization))
+        return [
+            each.getMessage() for each in caplog.records if each.name == "litvision" and each.levelname == "WARNING"
+        ]
+
+    said = f"{architecture}'s weights DEFAULT: trained on pictures with normalization imagenet; here it is standardize"
+    assert warnings("standardize") == [said] * (weights == "published")
+    assert warnings("imagenet") == []
 
 
 def test_weights_that_torchvision_downloads(tmp_path, monkeypatch):

@@ -257,6 +257,11 @@ def test_mistakes_are_named(root: Path, tmp_path: Path, extract: Extract) -> Non
         ),
         (["--data.image_size", 16], root / "run", "takes pictures of 8 pixels, not 16; take --data.image_size 8"),
         (["--data.normalization", "unit"], root / "run", "normalized as standardize, not unit; take --data.normali"),
+        (
+            ["--weights", "DEFAULT"],
+            "resnet18",
+            "resnet18 were trained on pictures normalized as imagenet, not standard",
+        ),
         (["--weights", "DEFAULT"], root / "run", "holds its own weights; leave out --weights"),
         (["--data.colour", 3], root / "run", "colour"),
         (["--config", tmp_path / "none.yaml"], root / "run", "none.yaml is no experiment's YAML file"),
