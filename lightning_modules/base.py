@@ -82,11 +82,12 @@ class Classifier(Network):
     def _training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         if self.class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
-        # torch's mean would divide by the weights of the batch, so that its parts in other processes would not add up
-        total = F.cross_entropy(
-            logits, labels, self.class_weights, reduction="sum", label_smoothing=self.label_smoothing
-        )
-        return total / len(labels)
+        # torch would divide by the weights of the batch, so that its parts in other processes would not add up, and
+        # would weigh the classes that smoothing names, so that each picture would be taken for one of a rare class
+        shares = labels if labels.is_floating_point() else F.one_hot(labels, self.num_classes)
+        weighed = shares * self.class_weights
+        smooth = weighed.mean(dim=1, keepdim=True)
+        return F.cross_entropy(logits, torch.lerp(weighed, smooth, self.label_smoothing))
 
     def validation_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
         """As in training, but the loss is the plain cross-entropy whatever the label smoothing."""

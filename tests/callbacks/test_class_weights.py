@@ -56,6 +56,20 @@ def test_the_training_loss_alone_is_weighed(dtype: torch.dtype) -> None:
     torch.testing.assert_close(mixed, (weights * each).mean())
 
 
+def test_smoothed_labels_keep_the_weight_of_their_picture() -> None:
+    model = weighed(small(), [0] * 6 + [1] * 2 + [2] * 4)
+    model.label_smoothing = 0.3
+    images, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 1, 2])
+    each = F.cross_entropy(model(images), labels, reduction="none", label_smoothing=0.3)
+    weights = torch.tensor([2 / 3, 2, 2, 1])
+    torch.testing.assert_close(model.training_step((images, labels), 0)["loss"], (weights * each).mean())
+    others = labels.flip(0)
+    mixed = 0.75 * F.one_hot(labels, 3) + 0.25 * F.one_hot(others, 3)
+    second = F.cross_entropy(model(images), others, reduction="none", label_smoothing=0.3)
+    expected = (0.75 * weights * each + 0.25 * weights.flip(0) * second).mean()
+    torch.testing.assert_close(model.training_step((images, mixed), 0)["loss"], expected)
+
+
 def test_it_is_for_classifiers() -> None:
     with pytest.raises(ValueError, match="SRCNN has no classes; leave out callbacks.ClassWeights"):
         weighed(SRCNN(3), [0, 1])
