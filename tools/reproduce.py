@@ -87,16 +87,14 @@ def ensemble_record(folder: Path) -> Record:
             raise ValueError(
                 f"{member['name']} was tested anew since {folder} was made; the same train_ensemble.py makes it again"
             )
-    shared = (
-        *("experiment", "epochs", "commit", "versions", "hardware", "config"),
-        *("official", "samples", "classes", "changed"),
-    )
+    shared = ("experiment", "epochs", "commit", "versions", "hardware", "config", "official", "samples", "classes")
     return {
         **figures,
         **{name: members[0][name] for name in shared},
         "name": folder.name,
         "command": without_seed(members[0]),
         "seeds": [member["seed"] for member in members],
+        "changed": sorted({name for member in members for name in member["changed"]}),
     }
 
 

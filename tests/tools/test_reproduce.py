@@ -130,6 +130,16 @@ def test_an_ensemble_has_a_row(folder: Path, shards: Path, monkeypatch: pytest.M
     fewer["samples"]["train"] -= 1000
     (line,) = results.ensembles([fewer], PROJECT / "experiments")[-1:]
     assert line.startswith("| 2 of quickstart_digits, **797 of 1797** |")
+    assert record["changed"] == []
+    file = folder / "runs/quickstart_digits/short-seed2/sessions.json"
+    kept = file.read_text()
+    sessions = json.loads(kept)
+    sessions[0]["changed"] = {"model.init_args.optimizer.init_args.lr": [0.1, 0.01]}
+    file.write_text(json.dumps(sessions))
+    member = reproduce.ensemble_record(folder / "runs/quickstart_digits/short-ensemble")
+    file.write_text(kept)
+    (line,) = results.ensembles([member], PROJECT / "experiments")[-1:]
+    assert "**`model.optimizer.lr` changed in training**" in line
     metrics = folder / "runs/quickstart_digits/short-seed2/report/metrics.json"
     whole = metrics.read_text()
     metrics.write_text(json.dumps(json.loads(whole) | {"test/top1": 0.01}))
