@@ -108,7 +108,8 @@ def main() -> None:
             raise ValueError(f"{file} must end with .onnx, .pt2 or .safetensors")
         predictor = Predictor.load(arguments.network)
         images = pictures_to_check(arguments.check, predictor.stored_size)
-        with whole_file(file) as partial, TemporaryDirectory(dir=file.parent) as folder:
+        target = file.resolve()  # what a link leads to
+        with whole_file(target) as partial, TemporaryDirectory(dir=target.parent) as folder:
             unproven = Path(folder, file.name)  # what writes and reads it goes by the suffix
             match file.suffix:
                 case ".onnx":

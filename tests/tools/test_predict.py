@@ -228,6 +228,15 @@ def test_what_is_not_proven_is_not_there(
         assert {path.name: path.read_text() for path in folder.iterdir()} == ({"x.pt2": "earlier"} if earlier else {})
 
 
+def test_a_link_stays_one(call: Callable, run: Path, tmp_path: Path) -> None:
+    (tmp_path / "store").mkdir()
+    link = tmp_path / "network.safetensors"
+    link.symlink_to("store/first.safetensors")
+    assert call(export, run, link).status == 0
+    assert link.is_symlink()
+    assert Predictor.load(tmp_path / "store/first.safetensors").classes == Predictor.load(run).classes
+
+
 def test_another_suffix(call: Callable, tmp_path: Path) -> None:
     refused = call(export, tmp_path / "no-network", tmp_path / "new/x.h5")
     assert refused.err == f"error: {tmp_path}/new/x.h5 must end with .onnx, .pt2 or .safetensors\n"
