@@ -68,12 +68,15 @@ class ImageFolder(ImageDataModule):
         return {split: self._read_split(split, folder) for split, folder in split_folders(raw).items()}
 
     def _read_split(self, split: str, folder: Path) -> Samples:
-        unknown = sorted({path.name for path in subfolders(folder)} - set(self.classes))
+        present = {path.name for path in subfolders(folder)}
+        if not present:
+            raise ValueError(f"{folder} has no subfolders; it needs those of its classes, or move it elsewhere")
+        unknown = sorted(present - set(self.classes))
         if unknown:
             raise ValueError(f"{folder / unknown[0]} is a class without training pictures")
         files, labels, others = [], [], 0
         for label, name in enumerate(self.classes):
-            found = files_below(folder / name) if (folder / name).is_dir() else []  # of other splits than train
+            found = files_below(folder / name) if name in present else []  # of other splits than train
             pictures = list(filter(is_picture, found))
             if not pictures and split == "train":
                 raise ValueError(f"{folder / name} holds no pictures; remove it or fill it")

@@ -180,6 +180,7 @@ def test_pictures_are_upright(tmp_path: Path) -> None:
         (lambda raw: folder_of(raw, ("a",)) and (raw / "empty").mkdir(), "empty holds no pictures"),
         (lambda raw: folder_of(raw / "val"), "no folder train"),
         (lambda raw: (folder_of(raw / "train"), folder_of(raw / "test", ("z",))), "z is a class without training"),
+        (lambda raw: (folder_of(raw / "train"), save(raw / "test/0.png")), "set/test has no subfolders; it needs"),
         (lambda raw: [folder_of(raw / name) for name in ("train", "val", "Validation")], "both be the val split"),
         (
             lambda raw: [folder_of(raw / name) for name in ("train", "test", "more")],
