@@ -85,10 +85,11 @@ def _end_with_launched() -> None:
     if not (_launched and threading.main_thread().is_alive()):  # this process is ending by itself
         return
     rank, process = failed[0]
-    if process.returncode < 0:  # otherwise it has said why
+    number = signal.SIGTERM if process.returncode == 128 + signal.SIGTERM else -process.returncode
+    if number > 0:  # otherwise it has said why
         print(
-            f"error: rank {rank} was killed by {signal.Signals(-process.returncode).name}; the system does that where "
-            "memory runs out. fit --continue FOLDER continues the run",
+            f"error: rank {rank} was killed by {signal.Signals(number).name}; the system does that where memory runs "
+            "out. fit --continue FOLDER continues the run",
             file=sys.stderr,
             flush=True,
         )

@@ -106,6 +106,27 @@ def test_a_killed_process_ends_the_others(tmp_path: Path, shards: Path, rank: in
         assert re.findall("^error: rank 1 was killed by SIGKILL", printed, re.MULTILINE)
 
 
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("os.kill(os.getpid(), signal.SIGKILL)", "error: rank 1 was killed by SIGKILL"),
+        ("sys.exit(128 + signal.SIGTERM)", "error: rank 1 was killed by SIGTERM"),  # as in a test
+        ("sys.exit(1)", ""),
+    ],
+)
+def test_who_could_not_say_why_it_ended_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], end: str, told: str
+) -> None:
+    launched = subprocess.Popen([sys.executable, "-c", f"import os, signal, sys; {end}"])
+    codes = []
+    monkeypatch.setattr(processes, "_launched", [launched])
+    monkeypatch.setattr(processes, "GRACE", 0.0)
+    monkeypatch.setattr(os, "_exit", codes.append)
+    processes._end_with_launched()
+    assert codes == [1]
+    assert capsys.readouterr().err.partition(";")[0] == told
+
+
 @pytest.mark.slow
 def test_a_sigterm_that_came_too_early_changes_nothing(tmp_path: Path, shards: Path) -> None:
     """Before the connection was lost, a training takes it for the wish to pause; torchrun waits half a minute."""
