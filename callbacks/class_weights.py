@@ -38,3 +38,7 @@ class ClassWeights(Callback):
             logger.info("the loss weighs classes by %.3g to %.3g", weights[counts > 0].min(), weights.max())
         dtype = next(pl_module.parameters()).dtype
         pl_module.class_weights = torch.tensor(weights, dtype=dtype, device=trainer.strategy.root_device)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave none to another training of the same network."""
+        pl_module.class_weights = None

@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from pytorch_lightning import LightningDataModule, Trainer
 from torch import nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from callbacks import ClassWeights
 from lightning_modules import SRCNN, Classifier
@@ -68,6 +70,19 @@ def test_smoothed_labels_keep_the_weight_of_their_picture() -> None:
     second = F.cross_entropy(model(images), others, reduction="none", label_smoothing=0.3)
     expected = (0.75 * weights * each + 0.25 * weights.flip(0) * second).mean()
     torch.testing.assert_close(model.training_step((images, mixed), 0)["loss"], expected)
+
+
+def test_another_training_of_the_network_is_not_weighed() -> None:
+    model = small(2)
+    model.optimizer = torch.optim.SGD
+    data = LightningDataModule()
+    images, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 0, 0, 1])
+    data.splits = {"train": SimpleNamespace(labels=labels.numpy())}
+    data.train_dataloader = lambda: DataLoader(TensorDataset(images, labels), batch_size=4)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "accelerator": "cpu"}
+    Trainer(max_epochs=1, callbacks=[ClassWeights()], **quiet).fit(model, datamodule=data)
+    expected = F.cross_entropy(model(images), labels)
+    torch.testing.assert_close(model.training_step((images, labels), 0)["loss"], expected)
 
 
 def test_it_is_for_classifiers() -> None:
