@@ -65,6 +65,29 @@ def test_basic_block(in_channels, channels, stride):
     torch.testing.assert_close(block(x), (residual + shortcut).relu())
 
 
+def test_network():
+    """Convolution, BatchNorm, ReLU before the stages, and after them the mean of the map."""
+    model = CifarResNet(5, 8, depth=8).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    rest = iter(model.parameters())
+
+    def conv_norm(x, channels, kernel, stride=1):
+        weight = next(rest)
+        assert weight.shape == (channels, x.shape[1], kernel, kernel)
+        x = F.conv2d(x, weight, stride=stride, padding=kernel // 2)
+        return F.batch_norm(x, None, None, next(rest), next(rest), training=True)
+
+    images = torch.randn(3, 3, 8, 8, dtype=torch.float64)
+    x = conv_norm(images, 16, 3).relu()
+    for channels, stride in [(16, 1), (32, 2), (64, 2)]:
+        residual = conv_norm(conv_norm(x, channels, 3, stride).relu(), channels, 3)
+        x = (residual + (x if stride == 1 else conv_norm(x, channels, 1, stride))).relu()
+    expected = F.linear(x.mean(dim=(2, 3)), next(rest), next(rest))
+    assert next(rest, None) is None
+    torch.testing.assert_close(model(images), expected)
+
+
 def test_initial_weights_are_he_normal():
     torch.manual_seed(0)
     model = CifarResNet(100, 32, 8)

@@ -90,6 +90,10 @@ def test_network() -> None:
     torch.testing.assert_close(model(images), expected)
 
 
+def test_dropout_is_a_half_unless_told_otherwise() -> None:
+    assert [module.p for module in MiniGoogLeNet(10, 7).modules() if isinstance(module, nn.Dropout)] == [0.5]
+
+
 def test_keras_settings() -> None:
     torch.manual_seed(0)
     model = MiniGoogLeNet(10, 32, dropout=0.3, batch_norm_momentum=0.01, batch_norm_eps=0.001)

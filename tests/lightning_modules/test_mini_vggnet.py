@@ -73,6 +73,18 @@ def test_dropout_rates():
     assert rates(MiniVGGNet(5, 8, pool_dropout=0.1, hidden_dropout=0.2)) == [0.1, 0.1, 0.2]
 
 
+def test_dropout_follows_each_pool_and_the_hidden_layer():
+    kinds = [type(module) for module in MiniVGGNet(5, 8).modules() if not list(module.children())]
+    block = [*[nn.Conv2d, nn.ReLU, nn.BatchNorm2d] * 2, nn.MaxPool2d, nn.Dropout]
+    assert kinds == [*block * 2, nn.Flatten, nn.Linear, nn.ReLU, nn.BatchNorm1d, nn.Dropout, nn.Linear]
+
+
+def test_batch_norm_settings():
+    for given, expected in [({}, (0.1, 1e-5)), ({"batch_norm_momentum": 0.01, "batch_norm_eps": 1e-3}, (0.01, 1e-3))]:
+        norms = [m for m in MiniVGGNet(5, 8, **given).modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+        assert [(norm.momentum, norm.eps) for norm in norms] == [expected] * 5
+
+
 def test_initial_weights_are_glorot_uniform():
     torch.manual_seed(0)
     for module in MiniVGGNet(10, 32).modules():

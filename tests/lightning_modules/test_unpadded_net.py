@@ -51,9 +51,19 @@ def test_nothing_is_padded():
     assert not any(any(layer.padding) for layer in UnpaddedNet(11, 32).modules() if isinstance(layer, nn.Conv2d))
 
 
+def test_order_of_the_layers():
+    kinds = [type(layer) for layer in UnpaddedNet(11, 32).modules() if not list(layer.children())]
+    assert kinds == [
+        *[*[nn.Conv2d, nn.BatchNorm2d, nn.ReLU] * 2, nn.MaxPool2d] * 2,
+        *[nn.Flatten, nn.Dropout],
+        *[nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Dropout],
+        nn.Linear,
+    ]
+
+
 def test_dropout_rates():
-    rates = [layer.p for layer in UnpaddedNet(5, 16, dropout=0.1).modules() if isinstance(layer, nn.Dropout)]
-    assert rates == [0.1, 0.1]
+    for model, expected in [(UnpaddedNet(5, 16), 0.25), (UnpaddedNet(5, 16, dropout=0.1), 0.1)]:
+        assert [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)] == [expected] * 2
 
 
 @pytest.mark.parametrize("image_size", [-4, 0, 12, 30])
