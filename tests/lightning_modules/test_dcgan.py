@@ -1,6 +1,7 @@
 """DCGAN against the table of its layers, and its step against the same written out by hand."""
 
 import copy
+import math
 from argparse import ArgumentError
 
 import pytest
@@ -23,6 +24,63 @@ def test_published_parameter_counts() -> None:
     assert trainable(Generator(100, 1, 28)) == 51_712 + 1_608_768 + 51_232 + 801 + batch_norms == 1_719_873
     discriminator = (25 * 32 + 32) + (25 * 32 * 64 + 64) + (3136 * 512 + 512) + (512 + 1)
     assert trainable(Discriminator(1, 28)) == discriminator
+
+
+def test_generator_normalises_after_the_relu_and_ends_in_tanh() -> None:
+    model = Generator(7, 2, 8).double()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.1)
+    rest = iter(model.parameters())
+
+    def relu_norm(x: Tensor) -> Tensor:
+        return F.batch_norm(x.relu(), None, None, next(rest), next(rest), training=True)
+
+    def doubled(x: Tensor, channels: int) -> Tensor:
+        weight, bias = next(rest), next(rest)
+        assert weight.shape == (x.shape[1], channels, 5, 5)
+        full = F.conv_transpose2d(x, weight, bias, stride=2)
+        return full[:, :, 2:-1, 2:-1]  # three lines too many, of which the last is kept more
+
+    noise = torch.randn(3, 7, dtype=torch.float64)
+    x = relu_norm(F.linear(noise, next(rest), next(rest)))
+    x = relu_norm(F.linear(x, next(rest), next(rest))).reshape(3, 64, 2, 2)
+    x = relu_norm(doubled(x, 32))
+    torch.testing.assert_close(model(noise), doubled(x, 2).tanh())
+    assert next(rest, None) is None
+
+
+def test_discriminator_is_leaky_by_a_fifth() -> None:
+    model = Discriminator(2, 8).double()
+    rest = iter(model.parameters())
+
+    def leaky(x: Tensor) -> Tensor:
+        return x.clamp(min=0) + 0.2 * x.clamp(max=0)
+
+    x = pictures = torch.randn(3, 2, 8, 8, dtype=torch.float64)
+    for _ in range(2):
+        x = leaky(F.conv2d(x, next(rest), next(rest), stride=2, padding=2))
+    x = leaky(F.linear(x.flatten(1), next(rest), next(rest)))
+    torch.testing.assert_close(model(pictures), F.linear(x, next(rest), next(rest)))
+
+
+def test_both_networks_start_as_in_keras() -> None:
+    model = DCGAN(10, 28)
+    layers = [module for module in model.modules() if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear))]
+    assert len(layers) == 4 + 4
+    for layer in layers:
+        area = layer.weight[0, 0].numel()
+        bound = math.sqrt(6 / (area * (layer.weight.shape[0] + layer.weight.shape[1])))
+        assert 0.95 * bound < layer.weight.abs().max() <= bound
+        assert not layer.bias.any()
+    norms = [module for module in model.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    assert [(norm.momentum, norm.eps) for norm in norms] == [(0.1, 1e-3)] * 3
+
+
+def test_minus_one_is_black_and_one_is_white() -> None:
+    model = DCGAN(10, 28, noise_size=4)
+    model.generator = nn.Unflatten(1, (1, 2, 2))  # its noise is its picture
+    (picture,) = model.generate(torch.tensor([[-1.0, -0.5, 0.5, 1.0]]), model.labels(1))
+    assert picture.tolist() == [[[0] * 3, [64] * 3], [[191] * 3, [255] * 3]]
 
 
 @pytest.mark.parametrize(("image_size", "channels", "conditional"), [(28, 1, False), (32, 3, True), (8, 1, True)])
