@@ -85,6 +85,23 @@ def test_another_training_of_the_network_is_not_weighed() -> None:
     torch.testing.assert_close(model.training_step((images, labels), 0)["loss"], expected)
 
 
+def test_auxiliary_losses_are_weighed_too() -> None:
+    class Auxiliary(Classifier):
+        auxiliary_weight = 0.25
+
+        def training_logits(self, images: torch.Tensor) -> tuple[torch.Tensor, ...]:
+            return self(images), 2 * self(images)
+
+    model = Auxiliary(3, 2, label_smoothing=0.3)
+    model.net = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    weighed(model, [0] * 6 + [1] * 2 + [2] * 4)
+    images, labels = torch.randn(4, 3, 2, 2), torch.tensor([0, 1, 1, 2])
+    weights, targets = torch.tensor([2 / 3, 2, 2, 1]), 0.7 * F.one_hot(labels, 3) + 0.1
+    own, auxiliary = (-(targets * (n * model(images)).log_softmax(dim=1)).sum(dim=1) for n in (1, 2))
+    found = model.training_step((images, labels), 0)["loss"]
+    torch.testing.assert_close(found, (weights * (own + 0.25 * auxiliary)).mean())
+
+
 def test_it_is_for_classifiers() -> None:
     with pytest.raises(ValueError, match="SRCNN has no classes; leave out callbacks.ClassWeights"):
         weighed(SRCNN(3), [0, 1])
