@@ -1,5 +1,6 @@
 """GoogLeNet against torchvision's network and the loss of its paper."""
 
+import math
 import warnings
 
 import pytest
@@ -42,6 +43,16 @@ def test_logits_are_those_of_torchvision(auxiliary, images):
         assert torch.equal(logits, theirs(images))
         assert model.train()(images).shape == (3, 7)
     assert not model.net.transform_input
+
+
+def test_initial_weights_are_those_of_the_authors():
+    """Of deviation 0.01, whatever the size of a layer; torch's own would go by its inputs."""
+    torch.manual_seed(0)
+    for module in GoogLeNet(7, 32).modules():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            # The deviation of n normal draws is itself uncertain by 1 / sqrt(2n).
+            allowed = 5 / math.sqrt(2 * module.weight.numel())
+            assert module.weight.std().item() == pytest.approx(0.01, rel=allowed)
 
 
 def test_building_gives_no_warning():
