@@ -141,6 +141,23 @@ def test_inception_trains_with_its_auxiliary_classifier():
     assert all(p.grad.any() for name, p in model.named_parameters() if ".AuxLogits." in name)
 
 
+def test_googlenet_trains_with_its_auxiliary_classifiers():
+    model = TorchvisionModel(3, 32, "googlenet")
+    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 2])
+    torch.manual_seed(1)  # of the dropout
+    outputs = model.net(images)
+    losses = [-logits.log_softmax(dim=1)[[0, 1], labels].mean() for logits in outputs]
+    torch.manual_seed(1)
+    loss = model.training_step((images, labels), 0)["loss"]
+    torch.testing.assert_close(loss, losses[0] + 0.3 * (losses[1] + losses[2]))
+
+
+def test_initial_weights_of_googlenet_are_those_of_its_authors():
+    """Of deviation 0.01, whatever the size of a layer; torch's own would go by its inputs."""
+    weights = TorchvisionModel(3, 32, "googlenet").net.conv1.conv.weight
+    assert weights.std().item() == pytest.approx(0.01, rel=5 / (2 * weights.numel()) ** 0.5)
+
+
 @pytest.mark.parametrize(
     ("architecture", "smallest"),
     [("alexnet", 63), ("squeezenet1_0", 21), (SMALL, 17)],
@@ -198,6 +215,13 @@ def test_weights_of_a_file(file, caplog):
     assert torch.equal(model.net.classifier[1].weight, head)
     state |= {name: model.net.state_dict()[name] for name in ("classifier.1.weight", "classifier.1.bias")}
     assert not differing(model, state)
+
+
+@pytest.mark.parametrize("weights", [None, ""])
+def test_no_weights_are_none_to_load(weights):
+    model = TorchvisionModel(5, 32, SMALL, weights)
+    assert not model.has_weights
+    model.load_pretrained()
 
 
 @pytest.mark.parametrize("auxiliary", [True, False])
@@ -333,9 +357,10 @@ def test_fit_starts_from_the_weights_and_later_evaluation_keeps_what_was_learned
     assert differing(model, learned)
 
 
-def test_evaluation_without_a_checkpoint_uses_the_weights(file):
+@pytest.mark.parametrize("evaluation", ["validate", "test", "predict"])
+def test_evaluation_without_a_checkpoint_uses_the_weights(file, evaluation):
     model = TorchvisionModel(5, 32, SMALL, str(file))
-    trainer().test(model, loader(), verbose=False)
+    getattr(trainer(), evaluation)(model, loader())
     assert not differing(model, torch.load(file, weights_only=True))
 
 
