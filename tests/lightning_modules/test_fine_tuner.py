@@ -84,6 +84,15 @@ def test_a_size_that_the_body_cannot_take_is_refused(architecture: str, size: in
         FineTuner(17, size, backbone)
 
 
+def test_the_head_starts_as_in_keras() -> None:
+    head = FineTuner(17, 16, MiniVGGNet(10, 16), hidden=300, dropout=0.3).net.head
+    for layer, fans in ((head[1], 64 * 4 * 4 + 300), (head[4], 300 + 17)):
+        bound = (6 / fans) ** 0.5  # Glorot & Bengio 2010
+        assert 0.95 * bound < layer.weight.abs().max() <= bound
+        assert not layer.bias.any()
+    assert head[3].p == 0.3
+
+
 def test_a_factor_of_no_part_is_refused() -> None:
     FineTuner(17, 16, MiniVGGNet(10, 16), rate_factors={"net.body": 0.1, "net.head": 1.0})
     with pytest.raises(ValueError, match="rate_factors names net.boddy, of which no weight is a part"):
@@ -246,5 +255,9 @@ def test_rates_of_parts() -> None:
     for name, parameter in model.named_parameters():
         factor = 2.0 if name.startswith("net.head") else 0.5 if name.startswith("net.body.1.") else 0.1
         assert rate_of[id(parameter)] == pytest.approx(0.2 * factor), name
+    with torch.device("meta"):
+        model = FineTuner(17, 224, TorchvisionModel(1000, 224, "vgg16"), rate_factors={"net.body.features.2": 0.5})
+    assert model.rate_factor_of("net.body.features.2.weight") == 0.5
+    assert model.rate_factor_of("net.body.features.24.weight") == 1.0  # another layer
     with pytest.raises(ValueError, match="rate factor of net.body is -1"):
         FineTuner(7, 16, MiniVGGNet(5, 16), rate_factors={"net.body": -1})
