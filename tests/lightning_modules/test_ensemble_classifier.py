@@ -62,6 +62,16 @@ def test_a_pattern_means_all_it_matches(
     np.testing.assert_array_equal(Predictions.load(command("test", [f"'{pattern}'"], shards)).probabilities, mean)
 
 
+def test_a_runs_folder_means_its_best_checkpoint(runs: list[Path], tmp_path: Path) -> None:
+    best = tmp_path / "checkpoints/best.ckpt"
+    best.parent.mkdir()
+    best.write_bytes((runs[0] / "checkpoints/best.ckpt").read_bytes())
+    best.with_name("last.ckpt").write_bytes((runs[1] / "checkpoints/best.ckpt").read_bytes())
+    (member,) = EnsembleClassifier(10, 32, [str(tmp_path)]).members
+    expected = torch.load(best, weights_only=True)["state_dict"]
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in member.state_dict().items())
+
+
 def test_probabilities_of_nearly_nothing_do_not_vanish() -> None:
     logits = torch.tensor([[0.0, -200.0]]), torch.tensor([[0.0, -210.0]])
     expected = np.log((np.exp(-200.0) + np.exp(-210.0)) / 2)

@@ -65,6 +65,16 @@ def test_the_state_of_another_optimizer_is_refused(then, now, lost: str) -> None
         small(optimizer=now).refuse_other_optimizers([state])
 
 
+def test_a_state_of_an_older_torch_with_a_scheduler_goes_on() -> None:
+    """The scheduler left its own entry in the groups, and a setting of today was not there yet."""
+    model = small(optimizer=torch.optim.Adam)
+    state = state_after_a_step(model.configure_optimizers())
+    for group in state["param_groups"]:
+        group["initial_lr"] = group["lr"]
+        del group["fused"]
+    model.refuse_other_optimizers([state])
+
+
 def test_an_optimizer_that_cannot_step_here_goes_on() -> None:
     model = small(optimizer=torch.optim.Adam)
     state = state_after_a_step(model.configure_optimizers())
