@@ -186,14 +186,14 @@ def test_max_steps_are_of_all_optimizers_together(tmp_path: Path) -> None:
         def __init__(self) -> None:
             super().__init__()
             self.automatic_optimization = False
-            self.rates: list[float] = []
+            self.rates: list[list[float]] = []
 
         def training_step(self, batch: list[torch.Tensor], batch_idx: int) -> None:
             for optimizer in self.optimizers():
                 self.manual_backward(super().training_step(batch, batch_idx))
                 optimizer.step()
                 optimizer.zero_grad()
-            self.rates.append(optimizer.param_groups[0]["lr"])
+            self.rates.append([optimizer.param_groups[0]["lr"] for optimizer in self.optimizers()])
 
         def configure_optimizers(self) -> list[torch.optim.Optimizer]:
             return [super(Two, self).configure_optimizers() for _ in range(2)]
@@ -211,4 +211,5 @@ def test_max_steps_are_of_all_optimizers_together(tmp_path: Path) -> None:
         **quiet,
     )
     trainer.fit(network, DataLoader(TensorDataset(torch.ones(STEPS, 1))))
-    assert network.rates == pytest.approx([0.5 * (1 - step / 4) for step in range(4)])
+    for rates in zip(*network.rates, strict=True):
+        assert rates == pytest.approx([0.5 * (1 - step / 4) for step in range(4)])
