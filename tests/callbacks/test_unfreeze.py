@@ -96,6 +96,21 @@ def test_stages(tmp_path: Path, shards: Path) -> None:
     ]
 
 
+def test_the_optimizer_takes_over_at_the_first_of_several_epochs(tmp_path: Path, shards: Path) -> None:
+    watch = Watch()
+    fit(tmp_path, shards, Unfreeze(["net.body"], {2: ["net.body.1"], 4: ["net.body.0"]}, sgd), watch)
+    assert watch.optimizers == [("RMSprop", {0.01}), *[("SGD", {0.04})] * 3]
+
+
+def test_batch_norm_without_weights_is_left_alone() -> None:
+    network = Two()
+    network.net.body[0][1] = nn.BatchNorm2d(4, affine=False)
+    trainer = SimpleNamespace(world_size=1, strategy=SimpleNamespace(), current_epoch=0)
+    Unfreeze(["net.body"]).on_fit_start(trainer, network)
+    assert not any(parameter.requires_grad for parameter in network.net.body.parameters())
+    assert all(parameter.requires_grad for parameter in network.net.head.parameters())
+
+
 @pytest.mark.parametrize("stop", [3, 8, 10, 14])
 def test_an_interruption_changes_nothing(tmp_path: Path, shards: Path, stop: int) -> None:
     assert 1212 // 256 == 4  # steps an epoch
