@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from PIL import Image
 
 import main
-from callbacks.montage import montage
+from callbacks.montage import Montage, montage
 from lightning_modules import DCGAN
 from lightning_modules.saved import saved_network
 from tools import generate
@@ -55,6 +56,22 @@ def test_an_interrupted_run_goes_on_to_the_bit(runs: Path, shards: Path, tmp_pat
     main.run_command(["fit", "--run", "runs/dcgan_digits/a", "--trainer.max_epochs", "2"])
     first, second = (saved_network(run / "dcgan_digits/a", DCGAN)[0].state_dict() for run in (runs, Path("runs")))
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "batches"),
+    [(1, [*range(25, 226, 25), 230]), (10, [*range(25, 226, 25), 230]), (11, [100, 200, 230])],
+)
+def test_the_first_ten_epochs_are_looked_at_often(
+    monkeypatch: pytest.MonkeyPatch, epoch: int, batches: list[int]
+) -> None:
+    names: list[str] = []
+    monkeypatch.setattr(Montage, "_write", lambda _self, _trainer, _network, name: names.append(name))
+    trainer = SimpleNamespace(current_epoch=epoch - 1, num_training_batches=230, is_global_zero=True)
+    callback = Montage()
+    for batch_idx in range(230):
+        callback.on_train_batch_end(trainer, None, None, None, batch_idx)
+    assert names == [f"epoch-{epoch:03d}-batch-{batch:05d}" for batch in batches]
 
 
 def test_montage_lays_pictures_in_rows() -> None:
