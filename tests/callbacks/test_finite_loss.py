@@ -78,6 +78,26 @@ def test_clipping_is_recommended_where_lightning_can_clip(automatic: bool) -> No
     assert "Lower the learning rate" in remedy(network)
 
 
+def test_a_checkpoint_within_an_epoch_is_not_replaced_either(tmp_path: Path, shards: Path) -> None:
+    """The weights are finite still: the loss alone tells, of a step that nobody has looked at yet."""
+
+    class Added(Breaking):
+        def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:
+            outputs = Classifier.training_step(self, batch, batch_idx)
+            return {**outputs, "loss": outputs["loss"] + (self.bad if self.global_step == self.step else 0.0)}
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            if trainer.global_step == 6:
+                trainer.save_checkpoint(tmp_path / "sixth.ckpt")
+
+    trainer, data = trainer_in(tmp_path), Digits(root=str(shards), image_size=8, batch_size=32)
+    trainer.callbacks.append(Save())
+    with pytest.raises(ValueError, match=f"the loss is inf in epoch 1, step 4 of {STEPS};"):
+        trainer.fit(Added(3, float("inf")), datamodule=data)
+    assert not (tmp_path / "sixth.ckpt").exists()
+
+
 def test_weights_that_the_last_step_has_spoilt_replace_no_checkpoint(tmp_path: Path, shards: Path) -> None:
     """The loss of that step is finite; its gradient is not."""
 
