@@ -63,6 +63,11 @@ def test_as_scikit_learn(dtype: torch.dtype) -> None:
         assert int(sums[f"top{k}"]) == top_k_accuracy_score(labels, logits.float(), k=k, normalize=False)
 
 
+def test_rank_1_and_rank_5_are_measured_unless_told_otherwise() -> None:
+    sums = TopKAccuracy().sums({"logits": torch.arange(12.0).reshape(2, 6), "labels": torch.tensor([1, 0])})
+    assert {name: int(hits) for name, hits in sums.items()} == {"top1": 0, "top5": 1}
+
+
 @pytest.mark.parametrize("ks", [(), (0,), (1, -5)])
 def test_impossible_ks(ks: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="at least"):

@@ -120,6 +120,12 @@ def test_folds_are_kept(tmp_path: Path) -> None:
     assert Predictions.load(tmp_path, OF_VALIDATION).folds.tolist() == [1, 1, 2]
 
 
+def test_the_surest_mistakes_come_first() -> None:
+    probabilities = np.array([[0.4, 0.6], [0.1, 0.9], [0.9, 0.1], [np.nan, 1.0], [0.2, 0.8]], np.float32)
+    found = Predictions(probabilities, np.arange(5), np.array([0, 0, 0, 0, 0]), ["a", "b"], "")
+    assert found.surest_mistakes().tolist() == [1, 4, 0]
+
+
 def test_a_probability_that_is_no_number_is_wrong() -> None:
     probabilities = np.array([[0.9, 0.1], [np.nan, np.nan], [0.9, 0.1]], np.float32)
     found = Predictions(probabilities, np.arange(3), np.array([0, 0, 1]), ["a", "b"], "none")

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,6 +41,15 @@ def test_channels_last(tmp_path: Path, shards: Path) -> None:
     kernels = [weights for weights in trainer.lightning_module.parameters() if weights.ndim == 4]
     assert kernels
     assert all(weights.is_contiguous(memory_format=torch.channels_last) for weights in kernels)
+
+
+def test_a_network_is_compiled_once_as_asked() -> None:
+    asked: list[dict] = []
+    network = SimpleNamespace(net=SimpleNamespace(compile=lambda **settings: asked.append(settings)))
+    callback = Compile("max-autotune-no-cudagraphs", dynamic=True)
+    for stage in ("fit", "test"):
+        callback.setup(None, network, stage)
+    assert asked == [{"mode": "max-autotune-no-cudagraphs", "dynamic": True}]
 
 
 def test_a_network_of_two_parts_is_not_compiled() -> None:
