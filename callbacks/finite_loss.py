@@ -30,6 +30,7 @@ class FiniteLoss(Callback):
     ) -> None:
         """Look at the losses copied a while ago, and copy the next."""
         self._kept.append(outputs["loss"].detach())
+        self._last = batch_idx  # of those kept; Lightning's own count is ahead, if a callback before this one saves
         if len(self._kept) == BATCHES:
             self._look(trainer)
             self._copied, self._kept = Copied(self._kept, batch_idx), []
@@ -55,7 +56,7 @@ class FiniteLoss(Callback):
     def _look_at_all(self, trainer: Trainer) -> None:
         self._look(trainer)
         if self._kept:
-            self._copied = Copied(self._kept, trainer.fit_loop.epoch_loop.batch_idx)
+            self._copied = Copied(self._kept, self._last)
             self._look(trainer)
         self._kept, self._copied = [], None
 

@@ -1,5 +1,6 @@
 """Fine-tuning in stages: the head first, then named blocks of the body (Yosinski et al. 2014, arXiv 1411.1792)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -63,11 +64,9 @@ class Unfreeze(Callback):
         self._begin_epoch(trainer, pl_module)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The same where Lightning starts no epoch, in an interrupted one; keep the statistics of frozen parts."""
+        """The same where Lightning starts no epoch, in an interrupted one."""
         if trainer.current_epoch != self._begun:
             self._begin_epoch(trainer, pl_module)
-        for norm in self._frozen_norms:  # validation is over, and all is in training mode again
-            norm.eval()
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Note whose state the checkpoint's optimizer state is."""
@@ -90,13 +89,15 @@ class Unfreeze(Callback):
 
     def _apply(self, finished: int, pl_module: LightningModule) -> None:
         """Freeze and unfreeze for the epoch after so many finished ones."""
-        for name in self.frozen:
-            pl_module.get_submodule(name).requires_grad_(False)
+        _train(pl_module, self.frozen, False)
         for epoch, names in self.unfrozen.items():
             if finished + 1 >= epoch:
-                for name in names:
-                    pl_module.get_submodule(name).requires_grad_(True)
-        norms = [module for module in pl_module.modules() if isinstance(module, _BatchNorm) and module.affine]
-        self._frozen_norms = [norm for norm in norms if not norm.weight.requires_grad]
-        for norm in norms:
-            norm.train(norm.weight.requires_grad)
+                _train(pl_module, names, True)
+
+
+def _train(pl_module: LightningModule, names: Sequence[str], trains: bool) -> None:
+    """Freeze modules or unfreeze them; Lightning leaves each in its mode after a validation."""
+    for name in names:
+        module = pl_module.get_submodule(name).requires_grad_(trains)
+        for norm in filter(lambda part: isinstance(part, _BatchNorm), module.modules()):
+            norm.train(trains)

@@ -70,6 +70,19 @@ def test_the_step_is_named_and_the_last_good_checkpoint_stays(
         assert all(tensor.isfinite().all() for tensor in checkpoint["state_dict"].values())
 
 
+def test_the_step_is_named_if_a_callback_before_saves_within_the_epoch(tmp_path: Path, shards: Path) -> None:
+    class Saves(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            if trainer.global_step == 6:
+                trainer.save_checkpoint(tmp_path / "saved.ckpt")
+
+    with pytest.raises(ValueError, match=f"the loss is inf in epoch 1, step 4 of {STEPS};"):
+        trainer_in(tmp_path, Saves()).fit(
+            Breaking(3, float("inf")), datamodule=Digits(root=str(shards), image_size=8, batch_size=32)
+        )
+    assert not (tmp_path / "saved.ckpt").exists()
+
+
 @pytest.mark.parametrize("automatic", [True, False])
 def test_clipping_is_recommended_where_lightning_can_clip(automatic: bool) -> None:
     network = LightningModule()

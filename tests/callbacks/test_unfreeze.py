@@ -63,10 +63,18 @@ def unfreeze() -> Unfreeze:
     return Unfreeze(["net.body"], {3: ["net.body.1"]}, sgd)
 
 
-def fit(folder: Path, shards: Path, *callbacks: Callback, ckpt_path: str | None = None) -> Trainer:
+def fit(
+    folder: Path,
+    shards: Path,
+    *callbacks: Callback,
+    ckpt_path: str | None = None,
+    network: Two | None = None,
+    val_check_interval: float | int = 1.0,
+) -> Trainer:
     seed_everything(3, verbose=False)
     trainer = Trainer(
         max_epochs=4,
+        val_check_interval=val_check_interval,
         accelerator="cpu",
         default_root_dir=folder,
         logger=False,
@@ -78,7 +86,7 @@ def fit(folder: Path, shards: Path, *callbacks: Callback, ckpt_path: str | None 
     )
     with suppress(SystemExit):  # how Lightning ends after an interruption
         data = Digits(root=str(shards), image_size=8, batch_size=256)
-        trainer.fit(Two(), datamodule=data, ckpt_path=ckpt_path)
+        trainer.fit(network or Two(), datamodule=data, ckpt_path=ckpt_path)
     return trainer
 
 
@@ -102,13 +110,16 @@ def test_the_optimizer_takes_over_at_the_first_of_several_epochs(tmp_path: Path,
     assert watch.optimizers == [("RMSprop", {0.01}), *[("SGD", {0.04})] * 3]
 
 
-def test_batch_norm_without_weights_is_left_alone() -> None:
+def test_statistics_of_frozen_parts_stay_whatever_validates_between(tmp_path: Path, shards: Path) -> None:
     network = Two()
     network.net.body[0][1] = nn.BatchNorm2d(4, affine=False)
-    trainer = SimpleNamespace(world_size=1, strategy=SimpleNamespace(), current_epoch=0)
-    Unfreeze(["net.body"]).on_fit_start(trainer, network)
-    assert not any(parameter.requires_grad for parameter in network.net.body.parameters())
-    assert all(parameter.requires_grad for parameter in network.net.head.parameters())
+    network.net.body[1][1].requires_grad_(False)  # by somebody else; it is unfrozen with the second block
+    watch = Watch()
+    fit(tmp_path, shards, unfreeze(), watch, network=network, val_check_interval=2)
+    for epoch, (before, after) in enumerate(zip(watch.weights, watch.weights[1:], strict=False), start=1):
+        for block, moves in ((0, False), (1, epoch >= 3)):
+            name = f"net.body.{block}.1.running_mean"
+            assert torch.equal(before[name], after[name]) != moves, (epoch, name)
 
 
 @pytest.mark.parametrize("stop", [3, 8, 10, 14])
