@@ -57,10 +57,8 @@ class Upscaler:
         Args:
             progress: told the share of the work that each tile was.
         """
-        interpolated = enlarged(image, self.factor)  # Pillow weighs colours by their alpha
-        alpha = interpolated.getchannel("A") if image.mode.endswith("A") else None
-        if alpha:
-            interpolated = without_alpha(interpolated)
+        alpha = enlarged(image.getchannel("A"), self.factor) if image.mode.endswith("A") else None
+        interpolated = weighted(image, self.factor) if alpha else enlarged(image, self.factor)
         sharper = self.sharpened(interpolated, progress)
         if alpha:
             for picture in (sharper, interpolated):
@@ -107,16 +105,23 @@ class Upscaler:
         return 255 * outputs[0].permute(1, 2, 0).float().cpu().numpy()
 
 
-def without_alpha(image: Image.Image) -> Image.Image:
-    """A picture of mode LA or RGBA in L or RGB: where it hides all, the nearest colour that it shows.
+def weighted(image: Image.Image, factor: int) -> Image.Image:
+    """The colours of a picture of mode LA or RGBA, enlarged in L or RGB: weighted by alpha, as far as it shows any.
 
-    The network would sharpen an edge to hidden colours, and change those beside it.
+    Where it hides all, they are the nearest that it shows: the network would sharpen an edge to hidden colours, and
+    change those beside it. Pillow weighs them too, but in 8 bits, where bicubic interpolation overshoots: it cuts off
+    alpha above 255, and colours not, so that what is opaque gets a rim of other colours.
     """
-    colours, hidden = np.asarray(image.convert(image.mode[:-1])), np.asarray(image.getchannel("A")) == 0
+    *bands, weights = (np.asarray(band, np.float32) for band in image.split())
+    planes = [Image.fromarray(plane) for plane in (*(band * weights for band in bands), weights)]
+    *sums, total = (np.asarray(enlarged(plane, factor)) for plane in planes)
+    hidden = total < 0.5  # which is rounded to 0
+    colours = np.stack(sums, axis=2) / np.where(hidden, 1, total)[..., None]
+    colours = colours.round().clip(0, 255).astype(np.uint8)
     if hidden.any() and not hidden.all():
         rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
         colours = colours[rows, columns]
-    return Image.fromarray(colours)
+    return Image.fromarray(colours.squeeze(2) if len(bands) == 1 else colours)
 
 
 @dataclass(frozen=True)
