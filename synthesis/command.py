@@ -14,7 +14,7 @@ from torch import Tensor
 
 from messages import Help, of_settings
 from pictures import draw as draw_sheet
-from pictures import named_picture, profile_of, require_new_folder
+from pictures import named_picture, profile_of, require_new_folder, require_room
 from predictor import default_device
 from synthesis import walk
 from synthesis.dream import DreamSettings
@@ -118,6 +118,7 @@ def _walk(
     parser: ArgumentParser, settings: Settings, steps_of: Callable[[Settings, str], Steps], command: Namespace
 ) -> None:
     """Draw all settings, then make a picture of each, then the sheet of those that were made, whatever ended that."""
+    require_room(command.walk)
     plain = asdict(settings)
     space = walk.space_of(settings.ranges, plain)
     drawn = []

@@ -232,6 +232,7 @@ def test_draws_lie_in_their_ranges() -> None:
         (["--walk", "2", "--ranges", '["octaves=a,b"]'], "octaves: Expected a <class 'int'>"),
         (["--walk", "1", "--ranges", "[octaves=8:9]"], "draw 1: "),
         (["--walk", "-1"], "at least 0"),
+        (["--walk", "2049"], "a sheet of 2049 pictures is too large; at most 2048 fit"),
         (["--out", "full"], "full is not an empty folder"),
         (["--network.checkpoint", "text.png"], "text.png is damaged, or is not a checkpoint"),
         (["--network", "{architecture: vgg91, checkpoint: null}"], "no classifier 'vgg91'"),
