@@ -75,11 +75,11 @@ def write_result(
             last = time.perf_counter()
             for step in steps:
                 now = time.perf_counter()
+                pixels = step.pixels
+                records.append(replace(step, pixels=pixels.new_empty(0)))  # a view would keep the picture in memory
                 if step.number:
                     seconds.append((step.octave, now - last))
                     progress.update(task, advance=1, told=f"loss {step.loss:.4g}, {now - last:.2f} s an iteration")
-                pixels = step.pixels
-                records.append(replace(step, pixels=pixels.new_empty(0)))  # a view would keep the picture in memory
                 if save_every and step.number % save_every == 0:
                     (folder / "iterations").mkdir(exist_ok=True)
                     file = folder / "iterations" / f"{step.number:05d}.png"
@@ -87,7 +87,7 @@ def write_result(
                 last = time.perf_counter()
             progress.update(task, total=len(seconds))
     except BaseException:  # of ctrl + c, too
-        if seconds:
+        if records and records[-1].number:  # an iteration, and no start
             _write(folder, pixels, records, profile)
             height, width = pixels.shape[2:]
             print(

@@ -49,6 +49,20 @@ def test_a_start_without_an_iteration_is_no_result(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_end_while_the_first_iteration_is_counted_keeps_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(result.Progress, "update", interrupted)
+    with pytest.raises(error):
+        write_result(tmp_path, SETTINGS, steps(2), 50, 0, {})
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "picture.png")), np.full((5, 7, 3), 1))
+    assert [line["iteration"] for line in json.loads((tmp_path / "losses.json").read_text())] == [1]
+
+
 def test_no_picture_of_an_iteration_stays_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Step] = []
 
