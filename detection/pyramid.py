@@ -8,6 +8,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+MOST_ENLARGED = 16  # times; a line of one pixel would have hundreds of thousands of windows
+
 
 @dataclass(frozen=True)
 class Level:
@@ -44,9 +46,12 @@ def pyramid(picture: np.ndarray, resize: int | None, factor: float, window: int)
         window: least height and width of a level in pixels.
 
     Raises:
-        ValueError: even the first level is smaller than a window.
+        ValueError: even the first level is smaller than a window, or more than ``MOST_ENLARGED`` times the picture.
     """
     height, width = picture.shape[:2]
+    if max(resize or 0, window) > MOST_ENLARGED * min(height, width):
+        enlarged = f"it would be enlarged more than {MOST_ENLARGED} times"
+        raise ValueError(f"its {width}x{height} pixels are too few: {enlarged}")
     first = resize / min(height, width) if resize else 1.0
     sizes = max(1, round(width * first)), max(1, round(height * first))
     if min(sizes) < window:

@@ -12,8 +12,8 @@ class Settings:
     """How pictures are searched.
 
     Args:
-        resize: shorter side in pixels that a picture is brought to before anything else; its own by default. Boxes
-            are in pixels of the file whatever it is.
+        resize: shorter side in pixels that a picture is brought to before anything else, at most 16 times as large as
+            it is; its own by default. Boxes are in pixels of the file whatever it is.
         factor: each level of the pyramid is smaller than the one before by this factor, above 1; the last is the
             smallest one that holds a window.
         window: side of the windows in pixels; the network's input size by default. Others are scaled to that.

@@ -55,6 +55,13 @@ def test_a_picture_smaller_than_the_window_says_what_size_is_large_enough():
     assert len(list(pyramid(picture(20, 48), 32, 1.5, 32))) == 1
 
 
+@pytest.mark.parametrize(("size", "resize"), [((1, 800), 350), ((1, 1), 32), ((1, 1), None)])
+def test_a_line_is_not_enlarged_to_hundreds_of_thousands_of_windows(size: tuple[int, int], resize: int | None) -> None:
+    with pytest.raises(ValueError, match=r"x1 pixels are too few: it would be enlarged more than 16 times"):
+        next(pyramid(picture(*size), resize, 1.5, 32))
+    assert next(pyramid(picture(2, 3), 32, 1.5, 32)).pixels.shape == (32, 48, 3)
+
+
 def test_windows_share_the_memory_of_the_picture():
     pixels = torch.from_numpy(picture(50, 70))
     view = windows(pixels, window=32, step=8)
