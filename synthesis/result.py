@@ -1,6 +1,7 @@
 """A result's folder: the picture, its way there, the loss of every iteration, and the settings that make it again."""
 
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
@@ -63,6 +64,9 @@ def write_result(
         total: how many there are, at most.
         save_every: the picture of every so many iterations is kept in ``iterations/``; none with 0.
         profile: of the pictures, see ``profile_of``.
+
+    Raises:
+        ValueError: a loss is no finite number, as where steps are too large.
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(yaml.safe_dump(asdict(settings), sort_keys=False), encoding="utf-8")
@@ -75,6 +79,10 @@ def write_result(
             last = time.perf_counter()
             for step in steps:
                 now = time.perf_counter()
+                if not math.isfinite(step.loss):
+                    raise ValueError(
+                        f"the loss is {step.loss} in iteration {step.number}; take a smaller --step, or smaller weights"
+                    )
                 pixels = step.pixels
                 records.append(replace(step, pixels=pixels.new_empty(0)))  # a view would keep the picture in memory
                 if step.number:

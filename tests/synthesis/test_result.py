@@ -39,6 +39,15 @@ def test_what_was_made_is_written_where_the_steps_end_early(
     assert "out: ended after iteration 2 of at most 50; picture.png, of 7x5 pixels, and losses.json show" in told
 
 
+@pytest.mark.parametrize("loss", [float("inf"), float("nan")])
+def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path, loss: float) -> None:
+    diverged = Step(3, 1, {"loss": loss}, torch.full((1, 3, 5, 7), float("nan")))
+    with pytest.raises(ValueError, match=f"the loss is {loss} in iteration 3; take a smaller --step"):
+        write_result(tmp_path, SETTINGS, [*steps(2), diverged], 3, 0, {})
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "picture.png")), np.full((5, 7, 3), 2))
+    assert len(json.loads((tmp_path / "losses.json").read_text(), parse_constant=pytest.fail)) == 2
+
+
 def test_a_start_without_an_iteration_is_no_result(tmp_path: Path) -> None:
     def interrupted() -> Iterator[Step]:
         yield Step(0, 1, {"loss": 1.0}, torch.zeros(1, 3, 5, 7))
