@@ -16,6 +16,7 @@ from PIL import Image
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from callbacks.whole_file import whole_file
 from synthesis.dream import DreamSettings
 from synthesis.step import Step
 from synthesis.style import StyleSettings
@@ -89,9 +90,7 @@ def write_result(
                     seconds.append((step.octave, now - last))
                     progress.update(task, advance=1, told=f"loss {step.loss:.4g}, {now - last:.2f} s an iteration")
                 if save_every and step.number % save_every == 0:
-                    (folder / "iterations").mkdir(exist_ok=True)
-                    file = folder / "iterations" / f"{step.number:05d}.png"
-                    Image.fromarray(as_array(pixels)).save(file, **profile)
+                    _write_picture(folder / "iterations" / f"{step.number:05d}.png", pixels, profile)
                 last = time.perf_counter()
             progress.update(task, total=len(seconds))
     except BaseException:  # of ctrl + c, too
@@ -112,15 +111,21 @@ def write_result(
 
 def _write(folder: Path, pixels: Tensor, records: list[Step], profile: Mapping[str, bytes]) -> None:
     """The picture as far as it came, and the losses on its way."""
-    Image.fromarray(as_array(pixels)).save(folder / PICTURE, **profile)
+    _write_picture(folder / PICTURE, pixels, profile)
     _write_losses(folder, records)
+
+
+def _write_picture(file: Path, pixels: Tensor, profile: Mapping[str, bytes]) -> None:
+    with whole_file(file) as partial:
+        Image.fromarray(as_array(pixels)).save(partial, format="PNG", **profile)
 
 
 def _write_losses(folder: Path, records: list[Step]) -> None:
     """A line for each iteration, and the curves: the sum thick, its terms thin, a dotted line between octaves."""
     lines = [{"iteration": s.number, "octave": s.octave, "loss": s.loss, **s.losses} for s in records]
     text = ",\n ".join(json.dumps(line) for line in lines)
-    (folder / LOSSES).write_text(f"[{text}]\n", encoding="utf-8")
+    with whole_file(folder / LOSSES) as partial:
+        partial.write_text(f"[{text}]\n", encoding="utf-8")
     figure = Figure(figsize=(6, 3.6))
     axes = figure.add_axes((0.13, 0.14, 0.84, 0.79))
     axes.plot([s.number for s in records], [s.loss for s in records], color="black", linewidth=2, label="loss")
@@ -133,4 +138,5 @@ def _write_losses(folder: Path, records: list[Step]) -> None:
             axes.axvline(after.number - 0.5, color="grey", linestyle=":")
     axes.set(xlabel="iteration", ylabel="loss")
     axes.legend()
-    figure.savefig(folder / CURVES, dpi=100)
+    with whole_file(folder / CURVES) as partial:
+        figure.savefig(partial, format="png", dpi=100)

@@ -1,6 +1,7 @@
 """What the folder of a result holds, and what is kept in memory on the way to it."""
 
 import json
+import resource
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -46,6 +47,18 @@ def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path, loss: float) -> No
         write_result(tmp_path, SETTINGS, [*steps(2), diverged], 3, 0, {})
     assert np.array_equal(np.asarray(Image.open(tmp_path / "picture.png")), np.full((5, 7, 3), 2))
     assert len(json.loads((tmp_path / "losses.json").read_text(), parse_constant=pytest.fail)) == 2
+
+
+def test_a_full_disk_leaves_no_part_of_a_picture(tmp_path: Path) -> None:
+    noise = torch.rand((1, 3, 60, 60), generator=torch.Generator().manual_seed(0)) * 255
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"File too large.*picture\.png"):
+            write_result(tmp_path, SETTINGS, [Step(1, 1, {"loss": 1.0}, noise)], 1, 0, {})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [path.name for path in tmp_path.iterdir()] == ["settings.yaml"]
 
 
 def test_a_start_without_an_iteration_is_no_result(tmp_path: Path) -> None:
