@@ -21,7 +21,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from callbacks.whole_file import write_json
+from callbacks.whole_file import whole_file, write_json
 from detection import Boxes, Detector, Settings
 from detection.drawing import drawn
 from detection.evaluation import Score, known_boxes, score
@@ -59,10 +59,6 @@ def detections(detector: Detector, places: list[str], out: Path, draw: bool) -> 
         except ValueError as error:
             yield {"file": place, "error": str(error)}, None
             continue
-        if draw:
-            stem = f"{number:03d}-{Path(place).stem}"
-            drawn(image, before, names, labelled=False).save(out / f"{stem}-before.png")
-            drawn(image, after, names, labelled=True).save(out / f"{stem}-after.png")
         boxes = [
             {"box": [round(value, 3) for value in corners], "class": names[label], "probability": round(probability, 6)}
             for corners, label, probability in zip(
@@ -71,6 +67,10 @@ def detections(detector: Detector, places: list[str], out: Path, draw: bool) -> 
         ]
         size = {"width": image.shape[1], "height": image.shape[0]}
         yield {"file": place, **size, "boxes_before": len(before), "boxes": boxes}, after
+        if draw:  # what the disk may refuse, after what was found
+            for name, some in (("before", before), ("after", after)):
+                with whole_file(out / f"{number:03d}-{Path(place).stem}-{name}.png") as partial:
+                    drawn(image, some, names, labelled=some is after).save(partial, format="PNG")
 
 
 def table(found: list[Found]) -> Table:

@@ -6,7 +6,7 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pytest
@@ -338,3 +338,18 @@ def test_trained_as_shipped_it_finds_digits_of_many_sizes(call: Call, shards: Pa
     flags = ["--truth", "made/boxes.json", "--draw", "false", "--out", "found"]
     assert call(detect, "runs/unpaddednet_pasted_digits/a", "made", *CONFIG, *flags).status == 0
     assert json.loads((tmp_path / "found/detections.json").read_text())["score"]["mean"] >= 0.6
+
+
+def test_what_was_found_is_kept_if_it_cannot_be_drawn(
+    run: Path, made: Path, call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def full(*_: object, **__: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full)
+    done = call(detect, run, made, *CONFIG, "--factor", 2, "--out", "found")
+    assert (done.status, "found/000-000-before.png cannot be opened or written: no space" in done.err) == (1, True)
+    found = json.loads((tmp_path / "found/detections.json").read_text())
+    assert [Path(each["file"]).name for each in found["pictures"]] == ["000.png"]
+    assert [Path(each).name for each in found["not_searched"]] == ["001.png", "002.png"]
+    assert [path.name for path in (tmp_path / "found").iterdir()] == ["detections.json"]
