@@ -84,12 +84,17 @@ class BufferPool:
 def worker_loader(
     batches: Dataset, batch_sampler: BatchSampler | list[list[int]], num_workers: int, pin_memory: bool
 ) -> DataLoader:
-    """Batches of a dataset that makes them whole, made by processes that live as long as the loader."""
+    """Batches of a dataset that makes them whole, made by processes that live as long as the loader.
+
+    On Linux they are forked, whatever Python's default is: they begin at once, share the memory of the run, and are its
+    own children, which end with it.
+    """
     return DataLoader(
         batches,
         batch_sampler=batch_sampler,
         collate_fn=_whole_batch,
         num_workers=num_workers,
+        multiprocessing_context="fork" if sys.platform == "linux" else None,
         persistent_workers=True,
         pin_memory=pin_memory,
         worker_init_fn=_as_worker,
