@@ -54,7 +54,6 @@ class BestCheckpoint(ModelCheckpoint):
         if not trainer.strategy.broadcast(os.path.exists(self._path)):
             self.best_model_score = None
         if self.best_model_score is not None:
-            self.kth_value = self.best_model_score
             self.best_model_path = self.kth_best_model_path = self._path
             self.best_k_models = {self._path: self.best_model_score}
 
