@@ -36,6 +36,7 @@ def test_keys_name_the_epoch_and_the_order_changes() -> None:
     assert [key % 40 for key in second] != first
     assert keys_of(40, 8, 1, epoch=1) == [second]
     assert keys_of(40, 8, 1, epoch=1, seed=2) != [second]
+    assert [key % 40 for key in keys_of(40, 8, 1, epoch=0, seed=2)[0]] != [key % 40 for key in second]
 
 
 @pytest.mark.parametrize(
@@ -81,17 +82,38 @@ def test_blocks_mix_only_within_their_window(window: int) -> None:
     assert order.tolist() != Blocks(sizes, window).shuffled(np.random.default_rng(1)).tolist()
 
 
-def test_block_shuffled_keys_show_each_row_once() -> None:
-    keys = ShuffledKeys(73, 8, seed=1, blocks=Blocks([10, 11, 10, 11, 10, 11, 10], 2))
-    assert len(set(keys)) == 72
+def test_blocks_come_in_random_order_and_so_do_rows_of_all_blocks_of_a_window() -> None:
+    order = Blocks([10] * 6, window=3).shuffled(np.random.default_rng(0))
+    for window in (order[:30], order[30:]):
+        blocks = window // 10
+        assert (np.diff(blocks) != 0).sum() > 10  # two, if one block came after the other
+        for block in set(blocks.tolist()):
+            rows = window[blocks == block].tolist()
+            assert rows != sorted(rows)
+    alone = Blocks([10] * 6, window=1).shuffled(np.random.default_rng(0)).reshape(6, 10)
+    assert [block.min() // 10 for block in alone] != [0, 1, 2, 3, 4, 5]
+    assert all(block.tolist() != sorted(block) for block in alone)
 
 
-@pytest.mark.parametrize("rows", [4, 5, 9, 101, 135])
+def test_block_shuffled_keys_show_each_row_once_in_the_order_of_seed_and_epoch() -> None:
+    def rows_of(seed: int, epoch: int) -> tuple[int, ...]:
+        keys = ShuffledKeys(73, 8, seed, blocks=Blocks([10, 11, 10, 11, 10, 11, 10], 2))
+        keys.set_epoch(epoch)
+        return tuple(key % 73 for key in keys)
+
+    orders = [rows_of(seed, epoch) for seed in (1, 2) for epoch in (0, 1, 2)]
+    assert all(len(set(rows)) == 72 for rows in orders)
+    assert len(set(orders)) == 6
+    assert rows_of(2, 1) == orders[4]
+
+
+@pytest.mark.parametrize("rows", [4, 5, 8, 9, 101, 128, 132, 135])
 @pytest.mark.parametrize(("batch_size", "world_size"), [(1, 4), (2, 3), (33, 4), (64, 2), (64, 1)])
 def test_equal_shares_have_every_row_once_and_as_many_batches(rows: int, batch_size: int, world_size: int) -> None:
     shares = [equal_shares(rows, batch_size, rank, world_size) for rank in range(world_size)]
     assert sorted(row for share in shares for batch in share for row in batch) == list(range(rows))
-    assert len({len(share) for share in shares}) == 1
+    whole = max(batch_size, 2) * world_size  # rows of a step of all processes
+    assert {len(share) for share in shares} == {(rows + whole - 1) // whole}
     sizes = {len(batch) for share in shares for batch in share}
     assert min(sizes) > 0
     assert max(sizes) <= max(batch_size, 2)
