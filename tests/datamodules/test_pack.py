@@ -1,5 +1,6 @@
 """Packing: what goes in comes out, the statistics are exact, and nothing unfinished looks whole."""
 
+import hashlib
 import json
 import os
 import subprocess
@@ -92,6 +93,24 @@ def test_files_are_decoded_and_fitted(tmp_path: Path) -> None:
     for image, path in zip(images.numpy(), paths, strict=True):
         np.testing.assert_array_equal(image, fit(Image.open(path), 8))
     assert labels.tolist() == [0, 1, 2, 0]
+
+
+def test_the_digest_of_the_sources_is_that_of_their_bytes_and_labels(tmp_path: Path) -> None:
+    """As docs/data_format.md says: of files, and of arrays of the stored size and of another one."""
+    train, val, test = samples(3, size=64), samples(2), samples(2, size=12)
+    paths = [tmp_path / f"{number}.jpg" for number in range(3)]
+    for path, image in zip(paths, train.images, strict=True):
+        Image.fromarray(image).save(path)
+    splits = {"train": Samples(paths, np.array([2, 0, 1])), "val": val, "test": test}
+    contents = [path.read_bytes() for path in paths] + [
+        image.tobytes() for part in (val, test) for image in part.images
+    ]
+    labels = [2, 0, 1, *val.labels.tolist(), *test.labels.tolist()]
+    expected = hashlib.sha256()
+    for content, label in zip(contents, labels, strict=True):
+        expected.update(hashlib.sha256(content).digest() + bytes([label, 0, 0, 0, 0, 0, 0, 0]))
+    manifest = pack(tmp_path / "set", "tiny", CLASSES, {"image_size": 8}, splits, 8)
+    assert manifest.source_sha256 == expected.hexdigest()
 
 
 @pytest.mark.parametrize("damage", ["empty", "truncated", "text", "missing"])
