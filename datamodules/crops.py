@@ -101,6 +101,10 @@ def _part(image: np.ndarray, left: int, top: int, width: int, height: int, borde
     inner = image[max(top, 0) : max(top + height, 0), max(left, 0) : max(left + width, 0)]
     if inner.shape[:2] == (height, width):
         return inner
+    if not inner.size:  # a shift has led wholly outside, and OpenCV extends no empty picture
+        rows, columns = np.arange(top, top + height), np.arange(left, left + width)
+        nearest = image[rows.clip(0, len(image) - 1)[:, None], columns.clip(0, image.shape[1] - 1)]
+        return nearest if border == "replicate" else np.zeros_like(nearest)
     before_y, before_x = max(-top, 0), max(-left, 0)
     after_y, after_x = height - before_y - inner.shape[0], width - before_x - inner.shape[1]
     return cv2.copyMakeBorder(inner, before_y, after_y, before_x, after_x, CV_BORDERS[border])

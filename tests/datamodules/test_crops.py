@@ -54,6 +54,27 @@ def test_crops_are_normalised_in_the_same_pass(border: str, rows: int) -> None:
     np.testing.assert_allclose(out.reshape(lines.shape), (lines - shift) * scale, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize("border", ["replicate", "zeros"])
+@pytest.mark.parametrize("left", [-15, -10, 3, 17, 25])
+@pytest.mark.parametrize("top", [-12, -8, 2, 13, 20])
+def test_crops_may_lie_wholly_outside(border: str, left: int, top: int) -> None:
+    """A shift and a padding together can lead there."""
+    out = np.full((1, HEIGHT, WIDTH, 3), 77, np.uint8)
+    crops.crop(PICTURES, *(np.array([n]) for n in (5, 0, left, top, True)), border, out)
+    padded = np.pad(PICTURES[5], ((30, 30), (30, 30), (0, 0)), mode=MODES[border])
+    assert np.array_equal(out[0], padded[30 + top : 38 + top, 30 + left : 40 + left][:, ::-1])
+
+
+@pytest.mark.parametrize("channels", [2, 6])  # those of pairs
+def test_other_channels_than_three(channels: int) -> None:
+    pictures = RNG.integers(0, 256, (1, 13, 17, channels), np.uint8)
+    out = np.empty((1, HEIGHT, WIDTH, channels), np.uint8)
+    for flipped in (False, True):
+        crops.crop(pictures, *(np.array([n]) for n in (0, 0, -3, 7, flipped)), "replicate", out)
+        part = np.pad(pictures[0], ((0, 2), (3, 0), (0, 0)), mode="edge")[7:15, :10]
+        assert np.array_equal(out[0], part[:, ::-1] if flipped else part)
+
+
 def test_normalisation_alone() -> None:
     images = expected("zeros")
     shift, scale = np.full((1, WIDTH * 3), 3, np.float32), np.full(WIDTH * 3, 0.5, np.float32)
