@@ -1,6 +1,7 @@
 """Augmentation of whole batches: what each sample gets, on the processor and on the device alike."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +61,33 @@ def test_an_affine_map_leaves_the_crop_where_it_is() -> None:
     np.testing.assert_allclose(turned.matrices(1, KEYS, 32), plain.matrices(1, KEYS, 32), atol=1e-6)
 
 
+def assert_even_and_apart(most: float, *drawn: np.ndarray) -> None:
+    """Evenly from -most to most, and independently."""
+    for values in drawn:
+        assert stats.kstest(values, stats.uniform(-most, 2 * most).cdf).pvalue > 1e-3
+    assert np.abs(np.corrcoef(drawn) - np.eye(len(drawn))).max() < 0.06
+
+
+def test_each_value_of_the_affine_map_is_drawn_from_its_own_range() -> None:
+    """Of a crop of 24 pixels from 32; the map is about its centre, and a shift is a fraction of it."""
+
+    def drawn(**arguments: float) -> np.ndarray:
+        matrices = BatchAugment(crop=24, **arguments).matrices(1, KEYS, 32)
+        matrices[:, :, 2] -= places
+        if "shift" not in arguments:
+            np.testing.assert_allclose(matrices @ [11.5, 11.5, 1], 11.5)
+        return matrices
+
+    places = BatchAugment(crop=24).matrices(1, KEYS, 32)[:, :, 2]
+    assert abs(np.corrcoef(places.T)[0, 1]) < 0.06
+    turned, leaned, zoomed = drawn(rotation=20), drawn(shear=0.3), drawn(zoom=0.4)
+    angle, lean = np.arctan2(turned[:, 0, 1], turned[:, 0, 0]), np.arctan2(-leaned[:, 1, 0], leaned[:, 0, 0])
+    assert_even_and_apart(1, np.rad2deg(angle) / 20, lean / 0.3)
+    assert_even_and_apart(0.4, zoomed[:, 0, 0] - 1, zoomed[:, 1, 1] - 1)
+    assert_even_and_apart(6, *drawn(shift=0.25)[:, :, 2].T)
+    assert_even_and_apart(1, angle / np.deg2rad(20), (zoomed[:, 0, 0] - 1) / 0.4, drawn(shift=0.25)[:, 0, 2] / 6)
+
+
 def test_flips_happen_as_often_as_asked() -> None:
     flipped = BatchAugment(flip=0.3).matrices(1, KEYS, 32)[:, 0, 0] < 0
     assert abs(flipped.mean() - 0.3) < 0.03
@@ -105,6 +133,29 @@ def test_shifts_by_parts_of_pixels_agree_too(interpolation: str) -> None:
         assert np.array_equal(found, seen)
         colours = [set(map(tuple, picture.reshape(-1, 3))) for picture in images]
         assert all(set(map(tuple, p.reshape(-1, 3))) <= own for p, own in zip(found, colours, strict=True))
+
+
+@pytest.mark.parametrize("augment", [BatchAugment(crop=7, flip=0.5), BatchAugment(crop=7, rotation=10)])
+@pytest.mark.parametrize("normalized", [False, True])
+def test_pictures_of_several_shards_get_each_its_own_matrix(augment: BatchAugment, normalized: bool) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (6, 9, 9, 3), np.uint8)
+
+    class Shards(Stored):
+        def gather(self, keys: np.ndarray) -> tuple[Sources, np.ndarray]:
+            odd = keys % 2 == 1  # two shards, of which a batch takes rows by turns
+            return [
+                (images[part::2], keys[mine] // 2, np.flatnonzero(mine)) for part, mine in ((0, ~odd), (1, odd))
+            ], keys
+
+    normalization = SimpleNamespace(lines=lambda size: (np.zeros((1, 3 * size), np.float32), np.ones(3 * size, "f4")))
+    keys, matrices = np.array([3, 0, 5, 2, 1, 4]), augment.matrices(1, np.arange(6), 9)
+    batches = Batches(
+        Shards(images), 7, lambda keys: matrices[keys], normalization=normalization if normalized else None
+    )
+    found = batches.__getitems__(keys)[0]
+    found = found.permute(0, 2, 3, 1).numpy() if normalized else found.numpy()
+    for key, picture in zip(keys, found, strict=True):
+        assert np.array_equal(picture, on_cpu(images[key : key + 1], matrices[key : key + 1], 7)[0])
 
 
 def test_nearest_shifts_are_the_rounded_ones() -> None:
@@ -178,6 +229,28 @@ def test_hue_turns_colours_about_grey(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found[0, 0].tolist() == [pytest.approx([0, 200, 0], abs=1e-3), pytest.approx([90, 90, 90], abs=1e-3)]
 
 
+def test_colours_are_changed_in_the_order_of_the_arguments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Brightness, contrast, saturation, and hue by a third of a turn, one after the other."""
+    drawn = np.full((1, 64), 5 / 6)  # of the range from -1 to 1, two thirds
+    monkeypatch.setattr("datamodules.batch_augment.uniforms", lambda seed, keys, count: drawn[:, :count])
+    image = np.random.default_rng(0).integers(90, 130, (6, 5, 3)).astype(np.uint8)  # nothing to clip
+    augment = BatchAugment(brightness=0.15, contrast=0.3, saturation=0.6, hue=0.5)
+    found = augment.colours(torch.from_numpy(image)[None], 1, np.arange(1))[0].numpy()
+    luma = np.array([0.299, 0.587, 0.114])
+    brighter = 1.1 * image
+    grey = (brighter @ luma).mean()
+    contrasted = grey + 1.2 * (brighter - grey)
+    greys = (contrasted @ luma)[..., None]
+    saturated = greys + 1.4 * (contrasted - greys)
+    np.testing.assert_allclose(found, saturated[..., [2, 0, 1]], atol=1e-3)  # red goes to green, green to blue
+
+
+@pytest.mark.parametrize("name", ["brightness", "contrast", "saturation", "hue"])
+def test_each_colour_setting_alone_changes_colours(name: str) -> None:
+    assert BatchAugment(**{name: 0.1}).changes_colours
+    assert not BatchAugment(rotation=10, erasing=0.5, mixup=0.2).changes_colours
+
+
 def test_colours_are_clipped() -> None:
     images = torch.randint(0, 256, (8, 6, 5, 3), dtype=torch.uint8)
     found = BatchAugment(brightness=1, contrast=1, saturation=1, hue=0.5).colours(images, 1, np.arange(8))
@@ -203,6 +276,22 @@ def test_erased_rectangles() -> None:
         assert torch.equal(mask, mask.any(1)[:, None] & mask.any(0)[None, :])
     assert torch.equal(images, torch.ones_like(images))
     assert labels.ndim == 1
+
+
+def test_erased_rectangles_have_every_size_aspect_and_place_alike() -> None:
+    found, _ = BatchAugment(erasing=1.0).erase_and_mix(torch.ones(800, 1, 99, 99), torch.zeros(800), 1, KEYS[:800], 10)
+    erased = (found == 0).squeeze(1).numpy()
+    rows, columns = erased.any(axis=2), erased.any(axis=1)
+    height, width, top, left = rows.sum(1) / 99, columns.sum(1) / 99, rows.argmax(1) / 99, columns.argmax(1) / 99
+    assert stats.kstest(height * width, stats.uniform(0.02, 0.31).cdf).pvalue > 1e-3
+    whole = (height < 1) & (width < 1)  # else the edge has cut them
+    log_aspect = np.log(height / width)[whole]
+    assert stats.kstest(log_aspect, stats.uniform(np.log(0.3), np.log(11)).cdf).pvalue > 1e-3
+    free_y, free_x = top[whole] / (1 - height[whole]), left[whole] / (1 - width[whole])
+    for place in (free_y, free_x):
+        assert stats.kstest(place, "uniform").pvalue > 1e-3
+    for one, other in ((free_y, free_x), (free_y, log_aspect), (height[whole], free_x)):
+        assert abs(np.corrcoef(one, other)[0, 1]) < 0.12
 
 
 @pytest.mark.parametrize("settings", [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.2, "cutmix": 1.0}])
@@ -240,8 +329,12 @@ def test_areas_of_pasted_squares_are_drawn_from_the_beta_distribution(settings: 
     found, _ = BatchAugment(**settings).erase_and_mix(images, labels, 1, np.arange(4000), 10)
     pasted = (found != images).squeeze(1)
     edges = pasted[:, [0, -1]].any(dim=(1, 2)) | pasted[:, :, [0, -1]].any(dim=(1, 2))
-    areas = pasted[~edges & pasted.any(dim=(1, 2))].float().mean(dim=(1, 2))
+    squares = pasted[~edges & pasted.any(dim=(1, 2))].float()
+    areas = squares.mean(dim=(1, 2))
     assert len(areas) > 100
+    centres = [squares.any(dim=along).float().multiply(torch.arange(64.0)).sum(1) for along in (1, 2)]
+    sides = squares.any(dim=1).sum(1)
+    assert abs(torch.corrcoef(torch.stack([centre / sides for centre in centres]))[0, 1]) < 0.2
     grid = np.linspace(0, 1, 10_001)
     free = np.clip(1 - 1 / 64 - np.sqrt(grid), 0, 1)  # within half a pixel of an edge, it is touched
     density = stats.beta(alpha, alpha).pdf(grid) * free**2
