@@ -22,6 +22,14 @@ def test_fit_keeps_the_centre_of_the_longer_side() -> None:
     np.testing.assert_array_equal(fit(Image.fromarray(wide.transpose(1, 0, 2)), 10), np.full((10, 10, 3), 200))
 
 
+def test_fit_is_bicubic_and_antialiased() -> None:
+    """A kernel (Keys 1981, a = -0.5) of twice its width, at an edge between black and 200: it overshoots the bright."""
+    edge = np.zeros((12, 12, 3), np.uint8)
+    edge[:, 6:] = 200
+    row = [0, 0, 13, 187, 202, 200]  # 13.3 = 200 (0.2266 - 0.0703 - 0.0234) / 2
+    np.testing.assert_array_equal(fit(Image.fromarray(edge), 6), np.broadcast_to(np.array(row)[:, None], (6, 6, 3)))
+
+
 @pytest.mark.parametrize("ending", ["png", "tiff"])
 @pytest.mark.parametrize(
     ("orientation", "stored"),
@@ -72,6 +80,17 @@ def test_sixteen_bits_become_the_upper_eight(tmp_path: Path) -> None:
     np.testing.assert_array_equal(fit(loaded(tmp_path / "deep.png"), None), 0x12)
     with pytest.raises(ValueError, match="floating-point"):
         fit(Image.new("F", (8, 8)), None)
+    with pytest.raises(ValueError, match="more than 16 bits"):
+        fit(Image.new("I", (8, 8), -1), None)
+    with pytest.raises(ValueError, match="more than 16 bits"):
+        fit(Image.new("I", (8, 8), 65536), None)
+
+
+@pytest.mark.parametrize(("values", "shown"), [([0, 7, 255], [0, 7, 255]), ([0, 7, 256], [0, 0, 1])])
+def test_sixteen_bits_of_which_eight_are_used_stay_as_they_are(values: list[int], shown: list[int]) -> None:
+    for kind in (np.uint16, np.int32):
+        grey = fit(Image.fromarray(np.array([values], kind)), None)
+        assert grey.tolist() == [[[value] * 3 for value in shown]]
 
 
 def test_more_than_eight_bits_are_refused_where_they_would_be_lost(tmp_path: Path) -> None:
