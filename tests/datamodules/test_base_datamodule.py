@@ -351,6 +351,25 @@ def test_resident_pictures_are_the_same(
     }
 
 
+@pytest.mark.parametrize("views", ["flip", "ten_crop"])
+@pytest.mark.parametrize("resident", [False, True])
+def test_only_test_pictures_have_several_views(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, resident: bool, views: str
+) -> None:
+    monkeypatch.setattr(Digits, "_on_cpu", False)
+    monkeypatch.setattr(Digits, "_pinned", False)
+    data = digits(shards, views=views, resident=resident, num_workers=0, batch_augment=BatchAugment(crop=24))
+    for stage in ("training", "sanity_checking", "validating", "testing"):
+        for name in ("training", "sanity_checking", "validating"):
+            setattr(data.trainer, name, name == stage)
+        split = {"training": "train", "testing": "test"}.get(stage, "val")
+        images, labels = data.on_after_batch_transfer(next(iter(getattr(data, f"{split}_dataloader")())), 0)
+        several = {"flip": (2,), "ten_crop": (10,)}[views] if split == "test" else ()
+        assert images.shape == (64, *several, 3, 24, 24)
+        if split != "train":
+            assert labels.tolist() == data.splits[split].labels[:64].tolist()
+
+
 def test_resident_pictures_have_no_transforms() -> None:
     with pytest.raises(ValueError, match="take batch_augment"):
         Digits(resident=True, transforms=FLIP_AND_TURN)
