@@ -12,6 +12,7 @@ import torch
 from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy, Strategy
 
 from datamodules import BatchAugment, Digits
+from datamodules.base import run_seed
 from datamodules.manifest import Manifest
 from datamodules.normalization import Normalization
 
@@ -202,7 +203,9 @@ def test_rows_are_shuffled_in_blocks_where_memory_is_small(shards: Path, monkeyp
     assert data.splits["train"].max_maps == 2
     monkeypatch.setattr("datamodules.base.free_memory", lambda: 2**40)
     assert digits(shards).train_dataloader().batch_sampler.sampler.blocks is None
-    assert digits(shards, shuffle="blocks").train_dataloader().batch_sampler.sampler.blocks
+    data = digits(shards, shuffle="blocks")
+    window = 2**40 / 4 / data.splits["train"].bytes  # of one shard: they may take a quarter of the memory
+    assert data.train_dataloader().batch_sampler.sampler.blocks.window == int(window)
 
 
 def test_blocks_are_the_same_in_all_processes_and_in_a_continued_run(
@@ -250,6 +253,41 @@ def test_processes_evaluate_as_many_batches_where_weights_are_sharded(
 def test_a_batch_that_does_not_divide_among_the_processes_is_refused(shards: Path) -> None:
     with pytest.raises(ValueError, match="batch_size 64 does not divide among 3 processes"):
         digits(shards, 0, 3)
+
+
+def test_a_batch_larger_than_the_training_split_is_refused(shards: Path) -> None:
+    assert len(digits(shards, batch_size=1212).train_dataloader()) == 1
+    with pytest.raises(ValueError, match="batch_size 1213 exceeds the 1212 training samples"):
+        digits(shards, batch_size=1213)
+
+
+def test_without_a_seed_of_the_run_torchs_own_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(5)
+    assert run_seed() == 5
+    monkeypatch.setenv("PL_GLOBAL_SEED", "7")
+    assert run_seed() == 7
+
+
+@pytest.mark.parametrize("arguments", [{}, {"batch_augment": BatchAugment(flip=0.5)}])
+def test_networks_in_bfloat16_get_bfloat16(shards: Path, arguments: dict[str, object]) -> None:
+    data = digits(shards, num_workers=0, **arguments)
+    data.trainer.lightning_module.dtype = torch.bfloat16
+    for loader in (data.train_dataloader(), data.val_dataloader()):
+        assert data.on_after_batch_transfer(next(iter(loader)), 0)[0].dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_whole_batches_are_augmented_at_the_size_that_transforms_leave(
+    shards: Path, monkeypatch: pytest.MonkeyPatch, on_cpu: bool
+) -> None:
+    monkeypatch.setattr(Digits, "_on_cpu", on_cpu)
+    monkeypatch.setattr(Digits, "_pinned", False)
+    augments = {"transforms": [A.CenterCrop(20, 20)], "batch_augment": BatchAugment(flip=1.0)}
+    data = digits(shards, num_workers=0, normalization="unit", **augments)
+    batch = next(iter(data.train_dataloader()))
+    images, _ = data.on_after_batch_transfer(batch, 0)
+    stored = data.splits["train"].__getitems__(batch[2])[0]  # in the first epoch, keys are rows
+    torch.testing.assert_close(images, stored[:, 6:26, 6:26].flip(2).permute(0, 3, 1, 2) / 255)
 
 
 def test_transforms_that_leave_different_sizes_are_refused(shards: Path) -> None:
