@@ -134,6 +134,19 @@ def test_labels_out_of_range_are_refused(tmp_path: Path, labels: list[int]) -> N
         pack(tmp_path / "set", "tiny", CLASSES, {}, {"train": bad}, 8)
 
 
+def test_a_split_without_pictures_is_named(tmp_path: Path) -> None:
+    whole, empty = samples(4), Samples(np.zeros((0, 8, 8, 3), np.uint8), np.zeros(0, np.int64))
+    with pytest.raises(ValueError, match="the val split of tiny is empty; choose other split fractions"):
+        pack(tmp_path / "set", "tiny", CLASSES, {}, {"train": whole, "val": empty, "test": whole}, 8)
+    (tmp_path / "text.jpg").write_text("no picture")
+    broken = Samples([tmp_path / "text.jpg"], np.array([0]))
+    for encoding in ("raw", "jpeg"):
+        splits, settings = {"train": whole, "val": broken, "test": whole}, {"encoding": encoding, "skip_broken": True}
+        with pytest.raises(ValueError, match="no picture of the val split of tiny can be read"):
+            pack(tmp_path / "set", "tiny", CLASSES, {}, splits, 8, **settings)
+    assert not (tmp_path / "set").exists()
+
+
 PACKING = """
 import sys, numpy as np
 from pathlib import Path
