@@ -79,9 +79,22 @@ def test_worker_processes_of_every_kind(paths: list[Path], method: str) -> None:
     assert torch.cat([labels for _, labels in loader]).tolist() == list(range(14))
 
 
-def test_a_shard_that_changes_under_the_reader(paths: list[Path]) -> None:
+def test_the_map_that_was_used_longest_ago_is_dropped(paths: list[Path]) -> None:
     dataset = ShardDataset(paths)
-    paths[1].write_bytes(paths[1].read_bytes() + b"x")
+    dataset.max_maps = 2
+    for row in (0, 5, 0, 8):  # of the shards 0, 1, 0 and 2
+        assert dataset.__getitems__([row])[1].tolist() == [row]
+    assert list(dataset._maps) == [0, 2]
+    assert dataset.__getitems__(range(14))[1].tolist() == list(range(14))  # a batch may need more than are kept
+    dataset.max_maps = 1
+    assert dataset.__getitems__([0])[1].tolist() == [0]
+
+
+@pytest.mark.parametrize("more", [b"x", b""])
+def test_a_shard_that_changes_under_the_reader(paths: list[Path], more: bytes) -> None:
+    dataset = ShardDataset(paths)
+    paths[1].write_bytes(paths[1].read_bytes() + more)
+    os.utime(paths[1], (1, 1))
     dataset.__getitems__([0])  # of another shard
     with pytest.raises(ValueError, match="changed while it was in use"):
         dataset.__getitems__([len(dataset) // 2])
