@@ -144,6 +144,13 @@ def test_other_layouts_are_refused(tmp_path: Path, images: np.ndarray, chunks: b
         ShardDataset([tmp_path / "other.h5"])
 
 
+@pytest.mark.parametrize("labels", [np.zeros(4, np.int32), np.zeros(3, np.int64), np.zeros((4, 1), np.int64)])
+def test_other_labels_are_refused(tmp_path: Path, labels: np.ndarray) -> None:
+    write_shard(tmp_path / "other.h5", images=np.zeros((4, 4, 4, 3), np.uint8), labels=labels)
+    with pytest.raises(ValueError, match=r"labels are not int64 \(N,\)"):
+        ShardDataset([tmp_path / "other.h5"])
+
+
 def test_pictures_of_two_sizes_are_refused(paths: list[Path], tmp_path: Path) -> None:
     write_shard(tmp_path / "large.h5", images=np.zeros((2, 8, 8, 3), np.uint8), labels=np.zeros(2, "<i8"))
     with pytest.raises(ValueError, match="large.h5 holds pictures of"):
