@@ -121,6 +121,15 @@ def test_a_file_is_fetched_under_its_own_name(server: Server, tmp_path: Path, al
     assert server.asked == [None]
 
 
+def test_a_file_is_on_the_disk_before_it_gets_its_name(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda file: flushed.append((os.fstat(file).st_size, os.listdir(tmp_path))))
+    download(server.url, CHECKSUM, tmp_path)
+    assert flushed == [(len(CONTENT), ["file.bin.part"])]
+
+
 def test_a_file_that_is_there_makes_no_request(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file.bin").write_bytes(CONTENT)
     assert download(server.url, CHECKSUM, tmp_path) == tmp_path / "file.bin"

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from datamodules import PhotographPairs
+from datamodules.pair_windows import PairWindows
 from datamodules.resident import RowsOnly
 
 SIZES = ((70, 52), (48, 61), (33, 40), (75, 34), (47, 47), (64, 36), (40, 40), (36, 50))  # width, height
@@ -124,6 +125,21 @@ def test_windows_are_drawn_at_random_and_not_twice(photographs: Path, tmp_path: 
     assert again.checksum_of("train") == data.checksum_of("train")
     larger = packed(tmp_path / "a", photographs, windows_per_photograph=1000)
     assert len(larger.splits["train"]) > len(data.splits["train"])
+
+
+def test_each_photograph_and_seed_has_a_choice_of_its_own() -> None:
+    """Of ten windows side by side, which the grey of their first column tells apart."""
+    photograph = Image.fromarray(np.tile(np.arange(160, dtype=np.uint8), (34, 1)))
+
+    def chosen(seed: int, number: int) -> list[int]:
+        rows = PairWindows(2, "luminance", 4, seed)(photograph, number, 33)
+        return (rows[:, 0, 0, 1] // 14).tolist()
+
+    choices = [chosen(seed, number) for seed in (1, 2) for number in range(10)]
+    assert all(len(set(choice)) == 4 for choice in choices)
+    assert len({tuple(choice) for choice in choices}) == 20
+    assert {place for choice in choices for place in choice} == set(range(10))
+    assert chosen(2, 9) == choices[-1]
 
 
 def test_folders_of_the_same_name_are_packed_apart(photographs: Path, tmp_path: Path) -> None:
