@@ -86,10 +86,9 @@ def windows(made: Scene, rng: np.random.Generator, size: int, on: int, beside: i
     for box, label, most in wanted + [(None, -1, 0.0)] * away:
         for _ in range(TRIES):
             window = _window_near(rng, box, most) if box else _window_anywhere(rng)
-            overlaps = [_overlap(window, other) for other in made.corners.tolist()]
-            if label < 0 and max(overlaps) > 0.45:
+            if label < 0 and max(_overlap(window, other) for other in made.corners.tolist()) > 0.45:
                 continue
-            if label >= 0 and (_overlap(window, box) < 0.6 or sum(overlap > 0.45 for overlap in overlaps) > 1):
+            if label >= 0 and _overlap(window, box) < 0.6:
                 continue
             left, top, right, bottom = window
             if left < 0 or top < 0 or right > SIZE[1] or bottom > SIZE[0]:
