@@ -46,6 +46,8 @@ def test_a_tenth_validates_and_a_tenth_tests(tmp_path: Path, kaggle: bool) -> No
     check(data)
     _, labels = data.splits["test"].__getitems__(range(12))
     assert labels.sum() == 6
+    files = data.read(data.raw_files.find())["train"].images  # 2 comes before 10
+    assert [int(file.stem.rpartition(".")[2]) for file in files] == [*range(EACH), *range(EACH)]
 
 
 def test_broken_files_are_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

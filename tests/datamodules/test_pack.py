@@ -182,6 +182,17 @@ def test_verify_finds_an_edited_byte_a_second_later(tmp_path: Path, where: str) 
         verify(tmp_path / "set", manifest)
 
 
+def test_a_proof_holds_for_the_checksum_that_was_proved_alone(tmp_path: Path) -> None:
+    """A manifest that promises other bytes of a file that nobody has touched."""
+    pack_arrays(tmp_path / "set")
+    path, shard = tmp_path / "set" / "manifest.json", Manifest.load(tmp_path / "set").splits["val"][0]
+    path.write_text(path.read_text().replace(shard.sha256, "0" * 64))
+    line = f"{hashlib.sha256(path.read_bytes()).hexdigest()}  manifest.json\n"
+    (tmp_path / "set" / "manifest.sha256").write_text(line)
+    with pytest.raises(ValueError, match=rf"{shard.file} was changed"):
+        verify(tmp_path / "set", Manifest.load(tmp_path / "set"))
+
+
 def test_what_was_packed_is_not_read_again_to_prove_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack_arrays(tmp_path / "set")
     read = []

@@ -50,6 +50,12 @@ def test_objects_are_square_of_the_wanted_sizes_and_apart():
     assert counts == {1, 2, 3, 4, 5, 6}
 
 
+def test_objects_may_touch_every_edge():
+    made = [scene(SOLID, rng(seed), (239, 239), 1, opaque=True) for seed in range(400)]
+    left, top, right, bottom = np.concatenate([each.corners for each in made]).T
+    assert (left.min(), top.min(), right.max(), bottom.max()) == (0, 0, 320, 240)
+
+
 def test_a_seed_gives_the_same_picture_and_another_another():
     first, again, other = (scene(SOLID, rng(seed), (32, 96), 4, opaque=False) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first.picture, again.picture)
@@ -118,6 +124,19 @@ def test_no_scan_of_another_split_is_used(few: None, monkeypatch: pytest.MonkeyP
     assert sorted(used) == [135, 450, 1212]  # as the digits are split: a quarter tests, a tenth of the rest validates
     scans = datamodules.Digits().read(None)["train"].images
     assert sum(len(each) for each in used.values()) == len({image.tobytes() for image in scans})
+
+
+def test_no_background_is_used_twice(few: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bytes] = []
+
+    def recorded(generator: np.random.Generator) -> np.ndarray:
+        picture = background(generator)
+        made.append(picture.tobytes())
+        return picture
+
+    monkeypatch.setattr("datamodules.pasted.background", recorded)
+    PastedDigits().read(None)
+    assert len(made) == len(set(made)) == 24
 
 
 def test_pictures_of_cifar10_come_from_their_own_split(few: None, raw: Path, monkeypatch: pytest.MonkeyPatch) -> None:
