@@ -1,12 +1,15 @@
 """The tool for packed sets: what it tells, finds, packs, exports and draws."""
 
+import hashlib
 import io
+import json
 import os
 import random
 import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -146,6 +149,29 @@ def test_pictures_of_another_size_are_named(clean: dict[str, Path], tmp_path: Pa
         findings = list(audit(tmp_path / encoding))
         assert len(findings) == 3
         assert all("pictures of the shape (12, 12, 3), not (13, 13, 3)" in finding for finding in findings)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda fields: fields["channel_mean"].reverse(), "but the manifest has"),
+        (lambda fields: fields.update(channel_std=[1, 2, 300]), "channel_std is [1, 2, 300], not 3 numbers from 0 to"),
+        (lambda fields: fields.update(classes=["a", "b", "a", "d"]), "the manifest names a class twice"),
+        (lambda fields: fields["statistics"].update(rows=39), "statistics of 39 rows, but 40 training rows"),
+        (lambda fields: fields["splits"].pop("val"), "the manifest has no val split"),
+    ],
+)
+def test_a_manifest_that_contradicts_its_set_is_found(
+    packed: Path, change: Callable[[dict[str, Any]], object], told: str
+) -> None:
+    """Even where its checksum is right."""
+    fields = json.loads((packed / MANIFEST).read_text())
+    change(fields)
+    (packed / MANIFEST).write_text(json.dumps(fields))
+    line = f"{hashlib.sha256((packed / MANIFEST).read_bytes()).hexdigest()}  {MANIFEST}\n"
+    (packed / MANIFEST_SHA256).write_text(line)
+    (finding,) = audit(packed)
+    assert told in finding
 
 
 def test_the_record_of_earlier_checks_is_not_trusted(packed: Path, run: Tool) -> None:
