@@ -127,29 +127,23 @@ def test_logits_are_those_of_torchvision(architecture):
         assert torch.equal(model(images), theirs(images))
 
 
-def test_inception_trains_with_its_auxiliary_classifier():
+@pytest.mark.parametrize(
+    ("architecture", "image_size", "weights", "name"),
+    [("inception_v3", 299, [1, 0.4], ".AuxLogits."), ("googlenet", 32, [1, 0.3, 0.3], ".aux")],
+)
+def test_auxiliary_classifiers_train(architecture, image_size, weights, name):
     torch.manual_seed(0)
-    model = TorchvisionModel(3, 299, "inception_v3")
-    images, labels = torch.randn(2, 3, 299, 299), torch.tensor([0, 2])
+    model = TorchvisionModel(3, image_size, architecture)
+    images, labels = torch.randn(2, 3, image_size, image_size), torch.tensor([0, 2])
     torch.manual_seed(1)  # of the dropout
-    outputs = model.net(images)
-    losses = [-logits.log_softmax(dim=1)[[0, 1], labels].mean() for logits in outputs]
+    losses = [-logits.log_softmax(dim=1)[[0, 1], labels].mean() for logits in model.net(images)]
     torch.manual_seed(1)
     loss = model.training_step((images, labels), 0)["loss"]
-    torch.testing.assert_close(loss, losses[0] + 0.4 * losses[1])
+    torch.testing.assert_close(loss, sum(weight * each for weight, each in zip(weights, losses, strict=True)))
     loss.backward()
-    assert all(p.grad.any() for name, p in model.named_parameters() if ".AuxLogits." in name)
-
-
-def test_googlenet_trains_with_its_auxiliary_classifiers():
-    model = TorchvisionModel(3, 32, "googlenet")
-    images, labels = torch.randn(2, 3, 32, 32), torch.tensor([0, 2])
-    torch.manual_seed(1)  # of the dropout
-    outputs = model.net(images)
-    losses = [-logits.log_softmax(dim=1)[[0, 1], labels].mean() for logits in outputs]
-    torch.manual_seed(1)
-    loss = model.training_step((images, labels), 0)["loss"]
-    torch.testing.assert_close(loss, losses[0] + 0.3 * (losses[1] + losses[2]))
+    gradients = [parameter.grad for each, parameter in model.named_parameters() if name in each]
+    assert gradients
+    assert all(gradient.any() for gradient in gradients)
 
 
 def test_initial_weights_of_googlenet_are_those_of_its_authors():
