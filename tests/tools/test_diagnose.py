@@ -11,12 +11,14 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from scipy.stats import linregress
 from torch import nn
 
 import main
 from datamodules import BatchAugment, Digits
 from diagnosis.errors import stratified
-from diagnosis.gaps import Gap, Measured, falls, largest, rises
+from diagnosis.gaps import Gap, Measured, falls, largest, rises, signs, slope_of
+from diagnosis.remedies import Settings, remedies
 from diagnosis.run import Run
 from diagnosis.transfer import transfer
 from lightning_modules.saved import saved_network
@@ -27,6 +29,7 @@ PLAIN = {"pool_dropout": 0.0, "hidden_dropout": 0.0}
 AUGMENT = {"class_path": "datamodules.BatchAugment", "init_args": {"flip": 0.5, "padding": 4}}
 FLAT = [1.0, 0.6, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
 FALLING = [2.0, 1.8, 1.6, 1.4, 1.2, 1.0, 0.8, 0.6]
+RISING = [1.5, 1.0, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3]
 
 Diagnose = Callable[..., str]
 
@@ -138,8 +141,27 @@ def test_how_pixels_are_taken_is_no_augmentation(said: Diagnose, tmp_path: Path)
 
 
 def test_few_pictures_want_a_pretrained_body(said: Diagnose, tmp_path: Path) -> None:
-    text = said(a_run(tmp_path / "run", 0.995, 0.70, 0.69, data={"batch_size": 1}, pictures=500))
-    assert "as 900 pictures are few (lightning_modules.FineTuner" in text
+    run = a_run(tmp_path / "run", 0.995, 0.70, 0.69, data={"batch_size": 1}, pictures=500)
+    assert "as 900 pictures are few (lightning_modules.FineTuner" in said(run)
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace("MiniVGGNet", "FineTuner"))  # which has one
+    assert "a pretrained body" not in said(run)
+
+
+def test_all_that_is_on_is_weighed() -> None:
+    mixed = {"batch_augment": {"init_args": {"mixup": 0.2, "flip": 0.5}}, "transforms": ["albumentations.RandomScale"]}
+    told = remedies("bias", Settings("FineTuner", {"dropout": 0.5}, mixed, ("Unfreeze",), 8, Path("run")), [], None)
+    assert told[0].startswith("let more of the body train")
+    assert told[2] == (
+        "less of what holds it back (--model.dropout, now 0.5; --data.batch_augment.mixup, now 0.2; the transform "
+        "RandomScale), one at a time"
+    )
+    transformed = Settings("FineTuner", {}, {"transforms": mixed["transforms"]}, (), 8, Path("run"))
+    assert remedies("bias", transformed, [], None)[0].startswith("a larger network (a larger backbone")
+    new = "--data.batch_augment datamodules.BatchAugment --data.batch_augment."
+    stronger = f"stronger augmentation than the present RandomScale ({new}mixup 0.2 or "
+    assert remedies("variance", transformed, [], None)[0].startswith(stronger)
+    assert f"({new}brightness 0.3 " in remedies("data mismatch", transformed, [], None)[2]
 
 
 @pytest.mark.parametrize(("rate", "told"), [(0.5, ["dropout"]), (0.0, [])])
@@ -187,6 +209,7 @@ def test_margin_is_two_standard_errors() -> None:
     assert gap.size == pytest.approx(0.10)
     none_wrong = Gap("bias", Measured("wanted", 0.0, None), Measured("training", 0.0, 20))
     assert 0.05 < none_wrong.margin < 0.25
+    assert Measured("test", 0.1, 96).variance == pytest.approx(0.116 * 0.884 / 100)  # 9.6 + 2 wrong of 96 + 4
 
 
 def test_numbers_of_pictures(said: Diagnose, tmp_path: Path) -> None:
@@ -220,6 +243,10 @@ def test_an_upper_bound_decides_only_what_it_can(said: Diagnose, tmp_path: Path)
     assert "--measure" in text
     assert "(bias): a larger network" in steps(text)[0]
     assert "(variance): stronger augmentation" in steps(text)[1]
+    falling = a_run(tmp_path / "falling", 0.70, 0.75, 0.745, PLAIN, {"batch_augment": AUGMENT}, (), FALLING, FALLING)
+    longer, *others = steps(said(falling))
+    assert longer.startswith("train longer")
+    assert [each.partition(":")[0].rpartition(" ")[2] for each in others] == ["(bias)", "(variance)"]
     text = said(a_run(tmp_path / "sure", 0.95, 0.75, 0.745, {"hidden_dropout": 0.5, "pool_dropout": 0.0}))
     assert "upper bound: it was measured under hidden_dropout 0.5, while" in text
     assert "The largest gap is variance" in text
@@ -257,8 +284,7 @@ def test_still_falling(said: Diagnose, tmp_path: Path) -> None:
 
 
 def test_overfits(said: Diagnose, tmp_path: Path) -> None:
-    rising = [1.5, 1.0, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3]
-    text = said(a_run(tmp_path / "run", 0.995, 0.80, 0.795, losses=FALLING, val_losses=rising))
+    text = said(a_run(tmp_path / "run", 0.995, 0.80, 0.795, losses=FALLING, val_losses=RISING))
     assert "validation loss rises while training loss falls" in text
     assert "fewer epochs" in text
     assert "validation loss rises" not in said(a_run(tmp_path / "flat", 0.995, 0.80, 0.795))
@@ -277,6 +303,35 @@ def test_curves_with_noise() -> None:
     assert not falls([*(1 - 0.0005 * np.arange(30))], 0.02)  # steadily, but next to nothing
     assert not falls([1.0] * 10 + [1.0, 0.75, 0.5, 0.3, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2], 0.02)  # it turned
     assert not rises([*(1 - 0.1 * np.arange(5)), *(0.6 + 0.0005 * np.arange(25))])
+    assert not rises([1.0, *[0.5] * 8, 0.9])  # one epoch is no rise
+    assert rises([1.0, 0.5, 0.54, 0.57, 0.59, 0.6, 0.605, 0.61, 0.612, 0.614])  # from the lowest, though slower since
+
+
+def test_slope_is_that_of_least_squares() -> None:
+    values = np.array([3.0, 1.0, 4.0, 1.0, 5.0, 9.0])
+    line = linregress(range(6), values)
+    assert slope_of(values) == pytest.approx((line.slope, line.stderr))
+
+
+@pytest.mark.parametrize(
+    ("losses", "val_losses", "expected"),
+    [
+        (FALLING, FALLING, ["still falling"]),
+        (FALLING, FLAT, []),  # more epochs would help training alone
+        (FALLING, RISING, ["overfits"]),
+        (FLAT, RISING, []),  # nor does it fit the training pictures better
+        ([1.0, None, *FLAT[2:]], FLAT, ["diverges"]),
+    ],
+)
+def test_signs_are_of_both_curves(losses: list[float | None], val_losses: list[float], expected: list[str]) -> None:
+    pairs = zip(losses, val_losses, strict=True)
+    history = [{"epoch": n, "train/loss": a, "val/loss": b} for n, (a, b) in enumerate(pairs, start=1)]
+    assert signs(history, 10) == expected
+
+
+def test_what_was_learned_once_is_no_chance() -> None:
+    history = [{"epoch": n, "train/loss": 2.0 / n, "train/top1": top1} for n, top1 in ((1, 0.5), (2, 0.1))]
+    assert signs(history, 10) == []
 
 
 def test_diverged(said: Diagnose, tmp_path: Path) -> None:
@@ -289,8 +344,9 @@ def test_diverged(said: Diagnose, tmp_path: Path) -> None:
     log = "2026-01-01 ValueError: the loss is nan in epoch {}, step 7 of 900; checkpoints are those of earlier epochs"
     (stopped / "log.txt").write_text(log.format(9))
     assert "The loss became no number" in said(stopped)
-    (stopped / "log.txt").write_text(log.format(5))  # it went on from there
-    assert "became no number" not in said(stopped)
+    for epoch in (5, 8):  # it went on from there
+        (stopped / "log.txt").write_text(log.format(epoch))
+        assert "became no number" not in said(stopped)
     (stopped / "history.json").unlink()
     assert "The loss became no number" in said(stopped)
 
@@ -403,6 +459,8 @@ def test_measured(said: Diagnose, trained: Path, shards: Path, tmp_path: Path) -
     recorded = said(trained)
     assert shown_error(recorded, "training") > 100 * wrong + 5
     assert "≤" in recorded
+    for split, of in (("train", "training"), ("val", "validation")):
+        assert re.search(rf"│ {of} │ (?:≤ )?[\d.]+ │ {len(data.splits[split])} │", recorded)
 
 
 def test_tested_elsewhere(said: Diagnose, trained: Path, shards: Path) -> None:
