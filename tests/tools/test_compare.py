@@ -72,6 +72,35 @@ def test_the_p_value_tends_to_the_chi_squared_one() -> None:
     assert compare.verdict(one, one).endswith("p = 1, chance explains the difference")
 
 
+@pytest.mark.parametrize(("flipped", "end"), [(5, "p = 0.0625, chance explains the difference"), (6, "than chance")])
+def test_chance_ends_at_one_in_twenty(flipped: int, end: str) -> None:
+    other = np.arange(20) < 10 + flipped
+    assert compare.verdict(np.arange(20) < 10, other).endswith(end)  # of 5 coins or 6, all on one side
+
+
+def test_of_many_classes_those_that_gain_and_lose_most_are_shown() -> None:
+    labels = np.arange(25)
+    found = Predictions(np.eye(25, dtype=np.float32), labels, labels, [f"c{label}" for label in labels], "split")
+    table = compare.table_of_classes(labels != 7, labels != 12, found)
+    names, a, b, gains, counts = (list(column.cells) for column in table.columns)
+    assert (names[0], a[0], b[0], gains[0]) == ("c7", "0.0", "100.0", "+100.0")
+    assert (names[-1], a[-1], b[-1], gains[-1]) == ("c12", "100.0", "0.0", "-100.0")
+    assert counts == ["1"] * 10
+
+
+def test_flipped_pictures_are_drawn_by_the_surest_of_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+    monkeypatch.setattr(compare, "tested_pictures", lambda run, rows, split: (rows.tolist(), []))
+    monkeypatch.setattr(compare, "draw", lambda rows, titles, *_, columns: drawn.extend(zip(rows, titles, strict=True)))
+    rows, labels, names = np.array([10, 11, 12, 13]), np.zeros(4, int), ["cat", "dog"]
+    one, other = (
+        Predictions(np.array([[cat, 1 - cat] for cat in cats], np.float32), rows, labels, names, "split")
+        for cats in ((0.9, 0.6, 0.2, 0.7), (0.8, 0.45, 0.95, 0.01))
+    )
+    compare.draw_flipped(tmp_path, one, other, np.array([1, 2, 3]), tmp_path / "x.png")
+    assert drawn == [(13, "cat\nA: cat\nB: dog"), (12, "cat\nA: dog\nB: cat"), (11, "cat\nA: cat\nB: dog")]
+
+
 def test_runs_that_cannot_be_compared(call: Callable, tmp_path: Path, shards: Path) -> None:
     one = run(tmp_path / "a", shards, 1, right=30)
     other = run(tmp_path / "b", shards, 1, right=30, split="two")
