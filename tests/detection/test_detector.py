@@ -155,6 +155,13 @@ def test_the_probability_is_a_threshold(probability, found):
     assert len(bright(probability=probability).detect(picture)[0]) == found
 
 
+def test_a_probability_that_is_just_reached_is_enough():
+    picture = np.zeros((8, 8, 3), np.uint8)
+    (reached,) = bright().detect(picture)[0].probabilities.tolist()
+    assert len(bright(probability=reached).detect(picture)[0]) == 1
+    assert len(bright(probability=np.nextafter(np.float32(reached), np.float32(1)).item()).detect(picture)[0]) == 0
+
+
 def test_windows_of_another_size_are_scaled_to_the_input():
     picture = np.zeros((48, 48, 3), np.uint8)
     picture[16:32, 16:32] = 255
@@ -178,6 +185,15 @@ def test_padding_that_changes_nothing_is_no_reason():
     assert detector.convolution.stride == 1
     assert detector.convolution.difference < TOLERANCE / 10
     assert "convolutional: logits differ" in detector.path
+
+
+@pytest.mark.parametrize(("share", "path"), [(0.0, "convolutional: "), (0.005, "windows: ")])
+def test_padding_that_changes_a_thousandth_is_a_reason(share, path):
+    padded = nn.Conv2d(3, 5, 3, padding=1, bias=False)
+    padded.weight.data.fill_(share)
+    padded.weight.data[..., 1, 1] = 1 + torch.arange(5)[:, None]
+    network = predictor(Chain(padded, nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    assert Detector(network, Settings(step=4)).path.startswith(path)
 
 
 class Residual(nn.Module):
@@ -258,3 +274,8 @@ def test_too_little_memory_says_what_takes_less(settings, words, monkeypatch):
 def test_settings_out_of_range(name, value, words):
     with pytest.raises(ValueError, match=words):
         Settings(**{name: value})
+
+
+def test_settings_at_the_ends_of_their_range():
+    for overlap in (0, 1):
+        assert Settings(probability=1, overlap=overlap, step=1, tile=1).overlap == overlap

@@ -42,6 +42,9 @@ TWO = boxes((0, 0, 40, 0, 1), (100, 0, 40, 0, 1))
             [boxes((60, 60, 40, 0, 0.7), (0, 0, 40, 0, 0.8))], [boxes((0, 0, 40, 0, 1))], 1.0, 1, id="a false one last"
         ),
         pytest.param(
+            [boxes((0, 0, 40, 0, 0.9), (1, 0, 40, 0, 0.8))], [boxes((0, 0, 40, 0, 1))], 1.0, 1, id="two on one object"
+        ),
+        pytest.param(
             [boxes((0, 0, 40, 0, 0.9)), boxes((0, 0, 40, 2, 0.9))],
             [boxes((0, 0, 40, 0, 1)), boxes((0, 0, 40, 0, 1), (50, 50, 40, 2, 1))],
             (51 / 101 + 0) / 2,
@@ -73,8 +76,25 @@ def test_by_class_and_by_size():
     assert [value for *_, value in result.sides] == pytest.approx([0.5, 1.0, 0.0], abs=1e-5)
 
 
+def test_half_an_overlap_is_enough():
+    pytest.importorskip("pycocotools")
+    tall, square = (
+        Boxes(torch.tensor([[0.0, 0, 20, bottom]], dtype=torch.float64), torch.tensor([0]), torch.ones(1))
+        for bottom in (40, 20)
+    )
+    result = score([tall], [square], NAMES)
+    assert (result.mean, result.found) == (pytest.approx(1, abs=1e-5), 1)
+
+
+def test_a_class_without_objects_has_no_average_precision():
+    pytest.importorskip("pycocotools")
+    assert score([boxes((0, 0, 40, 1, 0.9))], [TWO], NAMES).classes == {"a": 0.0}
+
+
 def test_every_object_is_in_one_range_of_sizes():
     pytest.importorskip("pycocotools")
+    narrow = Boxes(torch.tensor([[0.0, 0, 10, 40]], dtype=torch.float64), torch.tensor([0]), torch.ones(1))
+    assert score([narrow], [narrow], NAMES).sides == [(20, 20, 1, pytest.approx(1, abs=1e-5))]  # of a square as large
     same = score([TWO], [TWO], NAMES).sides
     assert same == [(40, 40, 2, pytest.approx(1, abs=1e-5))]
     least, greatest = 11693, 60887  # low * (high / low) of their roots is less than high, in float64

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from detection.pyramid import Level, pyramid
-from detection.windows import places, windows
+from detection.windows import logits_of_windows, places, windows
 
 
 def picture(height: int, width: int) -> np.ndarray:
@@ -78,3 +78,18 @@ def test_places_follow_the_rows_of_the_windows():
     view = windows(pixels, window=32, step=8).flatten(0, 1)
     for number, (left, top) in enumerate(places(3, 5, 8).tolist()):
         assert torch.equal(view[number], pixels[top : top + 32, left : left + 32])
+
+
+@pytest.mark.parametrize(
+    ("columns", "size", "expected"),
+    [
+        ([0, 0, 0, 240, 0, 0, 0, 0], 4, [0, 90, 30, 0]),  # triangles of 1, 3, 3 and 1 eighths: no pixel is passed over
+        ([0, 80], 4, [0, 20, 60, 80]),  # between the middles of pixels
+        ([0, 80], 2, [0, 80]),
+    ],
+)
+def test_windows_are_scaled_to_what_the_network_takes(columns: list[int], size: int, expected: list[int]) -> None:
+    side = len(columns)
+    pixels = torch.tensor(columns, dtype=torch.uint8)[None, :, None].expand(side, side, 3)
+    found = logits_of_windows(lambda planes: planes.mean(dim=(1, 2)), pixels, side, size, step=1, batch_size=1)
+    torch.testing.assert_close(found, torch.tensor(expected).float()[None, None])
