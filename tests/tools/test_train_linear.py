@@ -2,8 +2,9 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -123,6 +124,46 @@ def test_by_batches_the_optimum_is_the_same(tmp_path: Path, train: Train) -> Non
     np.testing.assert_allclose(sevens.mean, data["x_train"].mean(axis=0), atol=1e-6)
 
 
+def test_of_equals_the_smallest_c_is_taken(tmp_path: Path, train: Train, monkeypatch: pytest.MonkeyPatch) -> None:
+    def scores(task: object, fit: object, rows: object, grid: Sequence[float], folds: int) -> list[dict[str, object]]:
+        return [{"C": c, "mean": 0.5 if c < 100 else 0.4, "converged": False} for c in grid]
+
+    monkeypatch.setattr(tool, "cross_validated", scores)
+    made(tmp_path / "f.h5")
+    assert train("--grid", 10, 1000, 0.1, 1)[0] == 0
+    assert record_of(tmp_path)["C"] == 0.1
+    assert record_of(tmp_path)["converged"] is True  # the model that is written, whatever the folds did
+
+
+def test_scores_are_of_the_rows_held_out_and_tell_of_any_fold_that_has_not_converged() -> None:
+    labels, fitted_to = np.array([9, 0, 1, 0, 1, 0, 1]), []
+
+    def fit(rows: np.ndarray, c: float) -> tool.Fitted:
+        fitted_to.append(rows.tolist())
+        return tool.Fitted(None, converged=len(fitted_to) > 1)
+
+    task = SimpleNamespace(labels=labels, logits=lambda model, rows: np.eye(2)[0 * rows])  # all are of class 0
+    (score,) = tool.cross_validated(task, fit, np.arange(1, 7), [1.0], folds=3)
+    assert score == {"C": 1.0, "accuracies": [0.5] * 3, "mean": 0.5, "converged": False}
+    assert fitted_to == [[3, 4, 5, 6], [1, 2, 5, 6], [1, 2, 3, 4]]
+
+
+def test_as_many_rows_as_folds_are_enough() -> None:
+    table = SimpleNamespace(shape=(6, 2), label_names=["a", "b"])
+    task = SimpleNamespace(labels=np.repeat([0, 1], 3), classes=2, reader=SimpleNamespace(table=table))
+    tool.check(task, np.arange(6), folds=3, minibatch=True)
+    with pytest.raises(ValueError, match="a has 3 training rows, fewer than the 4 folds"):
+        tool.check(task, np.arange(6), folds=4, minibatch=True)
+
+
+def test_rank_5_is_of_more_than_five_classes() -> None:
+    ranked = [tool.figures(-np.abs(np.arange(n) - np.arange(n)[:, None]), np.arange(n), "abcdef"[:n]) for n in (5, 6)]
+    assert [found["rank5"] for found in ranked] == [None, 1]
+    last = tool.figures(np.arange(6)[None], np.array([0]), "abcdef")  # the right one is sixth
+    assert (last["rank1"], last["rank5"]) == (0, 0)
+    assert tool.figures(np.zeros((1, 6)), np.array([0]), "abcdef")["rank1"] == 1  # of equals the first
+
+
 def test_validation_rows_train_only_where_asked(tmp_path: Path, train: Train) -> None:
     data = made(tmp_path / "f.h5")
     x = np.concatenate([data["x_train"], data["x_val"]])
@@ -154,6 +195,7 @@ def test_a_constant_feature_does_no_harm(tmp_path: Path, train: Train) -> None:
     made(tmp_path / "f.h5")
     with h5py.File(tmp_path / "f.h5", "r+") as file:
         file["features"][:, 3] = 0.1
+        file["features"][7, 3] = np.nextafter(np.float32(0.1), np.float32(1))  # the last bit tells nothing
     for flags in ([], ["--minibatch"]):
         assert train("--grid", 0.1, "--standardize", *flags)[0] == 0
         assert record_of(tmp_path)["test"]["rank1"] > 0.5
