@@ -115,7 +115,10 @@ def test_a_grid_takes_all_combinations_once(call: Call, commands: list[Sequence[
     commands.clear()
     assert call(*grid, *QUICK).splitlines()[-8:] == printed.splitlines()[-8:]
     assert commands == []
-    for changed in (["--trainer.max_epochs", "9"], ["--metric", "val/loss"], ["--grid", "data.batch_size=8"]):
+    for changed in (
+        *(["--trainer.max_epochs", "9"], ["--metric", "val/loss"], ["--grid", "data.batch_size=8"]),
+        *(["--seed", "1"], ["--prune"]),
+    ):
         assert "choose another --name" in call(*grid, *QUICK, *changed)
     at_random = [word.replace("--grid", "--random") for word in grid]
     assert "its kind is grid, not random" in call(*at_random, "--trials", "6", *QUICK)
@@ -152,6 +155,8 @@ def test_tpe_looks_where_it_is_good(call: Call, commands: list[Sequence[str]], t
 def test_losses_are_minimised(call: Call, commands: list[Sequence[str]], tmp_path: Path) -> None:
     call("--grid", f"{DROPOUT}=0.1,0.3,0.2", "--metric", "val/loss")
     assert [each["values"][DROPOUT] for each in results(tmp_path)] == ["0.3", "0.2", "0.1"]
+    call("--grid", f"{DROPOUT}=1", "--metric", "val/loss", "--name", "zero")
+    assert [(each["state"], each["value"]) for each in results(tmp_path, "zero")] == [("complete", 0.0)]
     assert "has no val/top9, but val/loss, val/top1" in call("--grid", f"{LR}=1", "--metric", "val/top9", "--name", "b")
 
 
@@ -164,6 +169,9 @@ def test_hopeless_trials_are_stopped(call: Call, commands: list[Sequence[str]], 
     assert printed.count("worse than the median") == 2
     call("--grid", f"{DROPOUT}=0.1,0.2,0.3,0.4,0.5,0.6,0.7", "--prune", "--metric", "val/loss", "--name", "b")
     assert "stopped" not in {each["state"] for each in results(tmp_path, "b")}  # each loss is smaller than the others
+    call("--grid", f"{DROPOUT}=0.1,0.2,0.3,0.4,0.5,0.9,0.8,0.35", "--prune", "--name", "c")
+    stopped = [each["values"][DROPOUT] for each in results(tmp_path, "c") if each["state"] == "stopped"]
+    assert stopped == ["0.35", "0.8", "0.9"]  # 0.65 is below the median of those that were finished
 
 
 def test_a_trial_is_compared_with_what_others_had_reached_after_as_many_epochs(tmp_path: Path) -> None:
@@ -177,6 +185,21 @@ def test_a_trial_is_compared_with_what_others_had_reached_after_as_many_epochs(t
     for accuracies, expected in (([0.6], False), ([0.4], True), ([0.6, 0.7], True), ([0.6, 0.95], False)):
         assert hopeless(run("mine", *accuracies), finished, "val/top1", maximize=True) == expected
     assert not hopeless(run("mine", 0.4), finished[:4], "val/top1", maximize=True)
+
+
+def test_the_median_is_of_the_best_so_far_and_no_mean(tmp_path: Path) -> None:
+    def run(name: str, *losses: float | None) -> Path:
+        (tmp_path / name).mkdir(exist_ok=True)
+        history = [{"epoch": epoch, "val/loss": loss} for epoch, loss in enumerate(losses, start=1)]
+        (tmp_path / name / "history.json").write_text(json.dumps(history))
+        return tmp_path / name
+
+    lowest = (0.1, 0.2, 0.3, 0.5, 0.6, 4.0)
+    finished = [run(f"finished {loss}", loss, 5.0, 0.01) for loss in lowest]
+    for loss, expected in ((0.41, True), (0.4, False), (0.39, False)):
+        assert hopeless(run("mine", loss, 5.0), finished, "val/loss", maximize=False) == expected
+    finished[0] = run("finished late", None, None, 0.1)
+    assert not hopeless(run("mine", 0.9, 5.0), finished, "val/loss", maximize=False)  # it is not known yet
 
 
 def test_a_killed_training_goes_on_once(call: Call, commands: list[Sequence[str]], tmp_path: Path) -> None:
@@ -236,9 +259,10 @@ def test_values() -> None:
     assert parsed("--a.b=0.1,x,[1, 2],{c: 1,d: 2}") == ("a.b", Choices(("0.1", "x", "[1, 2]", "{c: 1,d: 2}")))
     assert parsed("a=1:8") == ("a", Range(1, 8, False, True))
     assert parsed("a=log:1e-4:1") == ("a", Range(1e-4, 1.0, True, False))
+    assert parsed("a=log:1e-4:1")[1].extremes == ("0.0001", "1.0")
     for reason, wrong in {
         "is no KEY=VALUES": ("a", "a=", "=1"),
-        "the first number must be the smaller": ("a=2:1", "a=0:inf", "a=log:0:1"),
+        "the first number must be the smaller": ("a=2:1", "a=1:1", "a=0:inf", "a=log:0:1"),
         "are not both numbers": ("a=log:x:1",),
         "each value once, and none empty": ("a=1,,2", "a=1,1"),
     }.items():
@@ -251,6 +275,7 @@ def test_values() -> None:
 
 def test_the_best_epoch_of_a_history(tmp_path: Path) -> None:
     records = [{"epoch": 1, "val/a": 2.0}, {"epoch": 2, "val/a": None}, {"epoch": 3, "val/a": 5.0}, {"epoch": 4}]
+    records += [{"epoch": 5, "val/a": 5.0}, {"epoch": 6, "val/a": 2.0}]  # no better than before
     (tmp_path / "history.json").write_text(json.dumps(records))
     assert best_of(tmp_path, "val/a", True) == (5.0, 3)
     assert best_of(tmp_path, "val/a", False) == (2.0, 1)
@@ -263,6 +288,7 @@ def test_brackets_of_values_and_reasons_are_shown() -> None:
     file = io.StringIO()
     screen(file).print(table_of(results, "val/top1", ["a"], "a sweep"))
     assert (file.getvalue().count("[relu]"), file.getvalue().count("[/b]")) == (2, 2)
+    assert "None" not in file.getvalue()  # no metric and no epoch
 
 
 @pytest.mark.parametrize("count", [1, 3, 200])
@@ -323,6 +349,22 @@ def test_a_sweep_goes_on_whatever_json_makes_of_its_settings(tmp_path: Path) -> 
 def test_any_seed_will_do(tmp_path: Path, kind: str) -> None:
     sweep = Sweep(tmp_path / "s", kind, {"a": Range(0.0, 1.0, False, False)}, 1, True, 20_260_101, {})
     assert 0 <= float(sweep.claim().values["a"]) <= 1
+
+
+@pytest.mark.parametrize(("maximize", "best"), [(True, 0.9), (False, 0.1)])
+def test_a_search_follows_the_direction_of_its_metric(tmp_path: Path, maximize: bool, best: float) -> None:
+    sweep = Sweep(tmp_path / "s", "tpe", {"a": Range(0.0, 1.0, False, False)}, 2, maximize, 0, {})
+    for value in (0.9, 0.1):
+        sweep.finish(sweep.claim(), value)
+    assert sweep.study.best_value == best
+
+
+def test_another_seed_draws_none_of_the_same_values(tmp_path: Path) -> None:
+    drawn = []
+    for seed in (0, 1):
+        sweep = Sweep(tmp_path / str(seed), "random", {"a": Range(0.0, 1.0, False, False)}, 3, True, seed, {})
+        drawn += [sweep.claim().values["a"] for _ in range(3)]
+    assert len(set(drawn)) == 6
 
 
 def test_a_trial_whose_values_were_not_all_drawn_is_drawn_again(tmp_path: Path) -> None:
