@@ -95,3 +95,16 @@ def test_a_test_of_another_checkpoint_is_outdated(tmp_path: Path, epoch: int, na
     rows = np.arange(2)
     Predictions(np.full((2, 2), 0.5, np.float32), rows, rows, ["a", "b"], "split", epoch=epoch).save(tmp_path / name)
     assert is_outdated(tmp_path, name) == outdated
+
+
+@pytest.mark.parametrize(("epoch", "outdated"), [(2, True), (3, False)])
+def test_the_last_checkpoint_is_tested_where_the_test_split_validates(
+    tmp_path: Path, epoch: int, outdated: bool
+) -> None:
+    (tmp_path / "config.yaml").write_text("data: {init_args: {validate_on_test: true}}")
+    history = [{"epoch": n, "val/top1": top1} for n, top1 in ((1, 0.5), (2, 0.7), (3, 0.6))]
+    (tmp_path / "history.json").write_text(json.dumps(history))
+    rows = np.arange(2)
+    found = Predictions(np.full((2, 2), 0.5, np.float32), rows, rows, ["a", "b"], "split", epoch=epoch)
+    found.save(tmp_path / PROBABILITIES)
+    assert is_outdated(tmp_path) == outdated

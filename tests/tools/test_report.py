@@ -11,6 +11,7 @@ import subprocess
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,9 @@ from sklearn.metrics import confusion_matrix, precision_recall_fscore_support
 
 import main
 from callbacks.prediction_store import PROBABILITIES, Predictions
+from callbacks.training_monitor import SCORES
 from datamodules import Digits
+from evaluation import evaluate, mistakes
 from tools import report
 
 PROJECT = Path(main.__file__).parent
@@ -181,6 +184,71 @@ def test_settings_that_differ_and_the_mean_over_seeds(tmp_path: Path, shards: Pa
     page = Page(report.page(runs))
     assert "seed alone" not in page.text
     assert "The test is of the checkpoint of epoch 1, and the run was trained on since, or another ch" in page.text
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, True),  # the median is 0.5
+        ({"config": {"seed_everything": 1}}, False),  # the seed of the first
+        ({"epochs": 2}, False),
+        ({"metrics": {}}, False),  # it was not tested
+        ({"outdated": True}, False),
+    ],
+)
+def test_a_mean_over_seeds_is_of_runs_alike(change: dict, told: bool) -> None:
+    plain = {"epochs": 3, "score": SCORES[0], "classifies": True, "outdated": False}
+    runs = [
+        {**plain, "config": {"seed_everything": seed}, "metrics": {"test/top1": top1}}
+        for seed, top1 in ((1, 0.5), (2, 0.5), (3, 0.8))
+    ]
+    sections = [report.Section(SimpleNamespace(**each), None) for each in (*runs[:2], {**runs[2], **change})]
+    found = report.over_seeds(sections, {"seed_everything", "data.init_args.root"})
+    assert found == (pytest.approx((3, 0.6, 0.03**0.5)) if told else None)
+    assert report.over_seeds(sections, {"model.init_args.weight_decay"}) is None
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(0, report.ABSENT), (59, "59 s"), (60, "1 min"), (119, "2 min"), (3599, "1 h 0 min"), (7500, "2 h 5 min")],
+)
+def test_durations(seconds: float, told: str) -> None:
+    assert report.duration(seconds) == told
+
+
+@pytest.mark.parametrize(("on_test", "validated"), [("false", 0.83), ("true", 0.72)])
+def test_validation_is_of_the_epoch_that_is_tested(
+    tmp_path: Path, shards: Path, on_test: str, validated: float
+) -> None:
+    folder = run(tmp_path / "a", shards, None)
+    config = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(config.replace("{root:", f"{{validate_on_test: {on_test}, root:"))
+    assert report.section(folder).validation == validated
+
+
+def test_confusions_by_hand() -> None:
+    said, labels = np.array([1, 1, 0, 0, 1, 2, 1]), np.array([0, 0, 0, 1, 1, 2, 2])
+    tested = evaluate(Predictions(np.eye(3)[said], np.arange(7), labels, ["cat", "dog", "cow"], "split"))
+    assert tested.confusion == [[1, 2, 0], [1, 1, 0], [0, 1, 1]]
+    assert tested.pairs == [("cat", "dog", 2, 3), ("dog", "cat", 1, 2), ("cow", "dog", 1, 2)]  # of three cats
+    assert (tested.wrong, tested.heat_map) == (4, None)
+
+
+@pytest.mark.parametrize(("classes", "rows"), [(20, 20), (21, 0)])
+def test_confusions_of_more_than_twenty_classes_are_a_picture(classes: int, rows: int) -> None:
+    every = np.arange(classes)
+    tested = evaluate(Predictions(np.eye(classes), every, every, [f"c{label}" for label in every], "split"))
+    assert (len(tested.confusion), tested.heat_map is None) == (rows, bool(rows))
+
+
+def test_a_mistake_has_the_probability_of_both_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = np.zeros((1, 4, 4, 3), np.uint8)
+    monkeypatch.setattr("evaluation.tested_pictures", lambda run, rows, split: (pixels, [f"row {rows[0]}"]))
+    probabilities = np.array([[0.25, 0.125, 0.625], [0.5, 0.25, 0.25]])
+    found = Predictions(probabilities, np.array([7, 8]), np.array([1, 0]), ["cat", "dog", "cow"], "split")
+    (mistake,) = mistakes(tmp_path, found)
+    assert (mistake.true, mistake.said, mistake.file) == ("dog", "cow", "row 7")
+    assert (mistake.probability, mistake.of_true) == (0.625, 0.125)
 
 
 def test_the_page_needs_nothing_else(tmp_path: Path, shards: Path) -> None:
