@@ -1,5 +1,6 @@
 """The process in which a tool runs main.py: it gets the tool's signals and open files, and ends when it should."""
 
+import json
 import os
 import signal
 import time
@@ -8,10 +9,15 @@ from pathlib import Path
 from subprocess import CalledProcessError
 from typing import TextIO
 
+import numpy as np
 import pytest
+import yaml
 
+import cli
 import fit_and_test
-from fit_and_test import Hopeless, run_main
+from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions
+from callbacks.run_folder import METRICS
+from fit_and_test import Hopeless, experiment_file, finished_run, run_main
 
 STUB = """
 import os, signal, sys, time
@@ -77,3 +83,35 @@ def test_a_hopeless_run_is_ended(said: TextIO) -> None:
 def test_a_run_that_fails_is_an_error(said: TextIO) -> None:
     with pytest.raises(CalledProcessError):
         run_main(["no number"])
+
+
+def test_a_finished_run_is_that_of_its_settings_and_its_proof(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three epochs, the second of which is the best: its test is done, its validation is of another epoch."""
+    monkeypatch.chdir(tmp_path)
+    config, run, commands = experiment_file("quickstart_digits"), Path("runs/quickstart_digits/a"), []
+    for folder in ("checkpoints", "report"):
+        (run / folder).mkdir(parents=True)
+    (run / "config.yaml").write_text(yaml.safe_dump(cli.settings(config, ["--trainer.max_epochs", "3"])))
+    history = [{"epoch": epoch, "val/top1": top1} for epoch, top1 in enumerate((0.5, 0.7, 0.6), start=1)]
+    (run / "history.json").write_text(json.dumps(history))
+    (run / "checkpoints/last.ckpt").touch()
+    (run / METRICS).touch()
+    rows = np.arange(2)
+    found = Predictions(np.eye(2, dtype=np.float32), rows, rows, ["a", "b"], "split", epoch=2)
+    for name in (PROBABILITIES, OF_VALIDATION):
+        found.save(run / name)
+    monkeypatch.setattr(fit_and_test, "run_main", lambda arguments, *rest: commands.append(arguments))
+
+    def finish(epochs: int, then: fit_and_test.Then) -> list[str]:
+        commands.clear()
+        assert finished_run(config, "a", ["--trainer.max_epochs", str(epochs)], then) == run
+        return [command[command.index("--then") + 1] for command in commands]
+
+    assert finish(3, "test") == []
+    assert finish(3, "validate") == ["validate"]
+    with pytest.raises(ValueError, match="a was begun with trainer.max_epochs 3, not 8"):
+        finish(8, "test")  # figures of another length of training
+    (run / METRICS).unlink()
+    with pytest.raises(SystemExit):  # it is longer than it was begun, and would have written its test
+        finish(8, "test")
+    assert commands[0][:3] == ["fit", "--config", str(config)]

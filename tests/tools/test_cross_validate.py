@@ -96,6 +96,13 @@ def test_folds_of_different_pictures_are_refused(validate: Callable, tmp_path: P
     assert "the other folds are of different pictures" in validate(*one)[0]
 
 
+def test_folds_are_judged_by_their_last_epoch(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 2}")
+    history = [{"epoch": epoch, "val/top1": top1, "train/top1": 1.0} for epoch, top1 in ((1, 0.9), (2, 0.5))]
+    (tmp_path / "history.json").write_text(json.dumps(history))
+    assert cross_validate.metrics_of(tmp_path) == {"val/top1": 0.5}  # the best would be chosen by the fold itself
+
+
 def test_refused(validate: Callable, tmp_path: Path) -> None:
     assert "leave out one of both" in validate("--data.validate_on_test", "true")[0]
     assert "leave out --data.fold: this tool gives it" in validate("--data.init_args.fold", "2")[0]

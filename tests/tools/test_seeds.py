@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 import main
-from confidence import Spread, spreads
+from confidence import Spread, spreads, table
 from tools import seeds
 
 PROJECT = Path(main.__file__).parent
@@ -116,3 +116,25 @@ def test_spread_by_hand() -> None:
     assert Spread.of([0.5]) == Spread(0.5, None, None)
     with pytest.raises(ValueError, match=r"val/loss of b is missing or not finite"):
         spreads({"a": {"val/loss": 1.0}, "b": {"val/loss": None}})
+
+
+def test_lines_of_the_table_by_hand() -> None:
+    runs = {"a": {"val/top1": 0.5, "val/top5": 0.75, "val/loss": 1.0}}
+    runs["b"] = {"val/top1": 0.6, "val/top5": 0.75, "val/loss": 3.0}
+    made = table("two", runs, spreads(runs))
+    names, top1, top5, losses = (list(column.cells) for column in made.columns)
+    assert names == ["a", "b", "mean", "deviation", "95 % interval"]
+    assert [column.header for column in made.columns] == ["run", "val/top1 %", "val/top5 %", "val/loss"]
+    assert top1 == ["50.00", "60.00", "55.00", "7.07", "-8.53 .. 118.53"]  # 12.7062 times 10 / 2, of a printed table
+    assert top5[2:] == ["75.00", "0.00", "75.00 .. 75.00"]
+    assert losses[:4] == ["1.0000", "3.0000", "2.0000", "1.4142"]
+    del runs["b"]
+    assert list(table("one", runs, spreads(runs)).columns[0].cells) == ["a", "mean"]
+
+
+@pytest.mark.parametrize(("on_test", "top1"), [("false", 0.7), ("true", 0.6)])
+def test_nothing_is_chosen_by_the_test_split(tmp_path: Path, on_test: str, top1: float) -> None:
+    (tmp_path / "config.yaml").write_text(f"data: {{init_args: {{validate_on_test: {on_test}}}}}")
+    history = [{"epoch": epoch, "val/top1": top1, "train/top1": 1.0} for epoch, top1 in ((1, 0.5), (2, 0.7), (3, 0.6))]
+    (tmp_path / "history.json").write_text(json.dumps(history))
+    assert seeds.metrics_of(tmp_path, tested=False) == {"val/top1": top1}
