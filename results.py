@@ -160,7 +160,7 @@ def linear(records: dict[str, Record], experiments: Path) -> list[str]:
             str(record["training_samples"]),
             f"{record['C']:g}",
             f"**{100 * test['rank1']:.2f} %** ± {100 * deviation:.1f}",
-            f"{100 * test['rank5']:.2f} %" if test["rank5"] else "",
+            f"{100 * test['rank5']:.2f} %" if test["rank5"] is not None else "",
             f"[{Path(name).stem}](records/linear/{quote(name)})",
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -167,6 +167,9 @@ def test_a_linear_classifier_has_a_row(folder: Path, tmp_path: Path) -> None:
     published = [cells[1] for cells in rows(folder, "vgg16 on Flowers17")]
     assert published == ["92.06 % test accuracy (rank-5 99.41 %)", "none"]
     assert str(tmp_path) not in (folder / "docs/records/linear/vgg16.linear.json").read_text()
+    for rank5, told in ((0.0, "0.00 %"), (None, "")):  # of few classes there is none
+        line = results.linear({"a": description | {"test": test | {"rank5": rank5}}}, PROJECT / "experiments")[9]
+        assert line.split("|")[9].strip() == told
     for other in ("{}", "[1]"):
         (tmp_path / "other.json").write_text(other)
         assert "was not written by tools/train_linear.py" in call(folder, "--record", str(tmp_path / "other.json"))
