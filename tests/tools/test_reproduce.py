@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stderr
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ import yaml
 import comparison
 import main
 import results
+from callbacks.prediction_store import PROBABILITIES, Predictions
 from fit_and_test import experiment_file, is_classifier, is_trained
 from tools import reproduce, train_ensemble
 
@@ -130,7 +132,7 @@ def test_an_ensemble_has_a_row(folder: Path, shards: Path, monkeypatch: pytest.M
     fewer["samples"]["train"] -= 1000
     (line,) = results.ensembles([fewer], PROJECT / "experiments")[-1:]
     assert line.startswith("| 2 of quickstart_digits, **797 of 1797** |")
-    assert record["changed"] == []
+    assert (record["changed"], record["seeds"]) == ([], [1, 2])
     file = folder / "runs/quickstart_digits/short-seed2/sessions.json"
     kept = file.read_text()
     sessions = json.loads(kept)
@@ -142,7 +144,7 @@ def test_an_ensemble_has_a_row(folder: Path, shards: Path, monkeypatch: pytest.M
     assert "**`model.optimizer.lr` changed in training**" in line
     metrics = folder / "runs/quickstart_digits/short-seed2/report/metrics.json"
     whole = metrics.read_text()
-    metrics.write_text(json.dumps(json.loads(whole) | {"test/top1": 0.01}))
+    metrics.write_text(json.dumps(json.loads(whole) | {"test/top1": other + 1 / 450}))  # one picture
     told = call(folder, "--record", "runs/quickstart_digits/short-ensemble")
     metrics.write_text(whole)
     assert "short-seed2 was tested anew since" in told
@@ -318,6 +320,21 @@ def test_difference_and_subset(folder: Path) -> None:
     assert "| **797 of 110000, 10 of 200 classes** |" in results.row([fewer], "none", experiment)
 
 
+def test_a_flag_excuses_only_its_own_setting() -> None:
+    record = {"command": "main.py fit --model.depth 2", "config": {"model": {"init_args": {"depth": 2}}}}
+    file = {"model": {"init_args": {"depth": 1, "depth_wise": True}}}
+    assert comparison.changed_since(record, file) == ", **before `model.depth_wise`**"
+
+
+def test_flags_that_columns_tell_are_told_once() -> None:
+    flags = "--seed_everything 1 --trainer.max_epochs 3 --trainer.limit_train_batches 0.1 --then test"
+    assert comparison.changed({"command": f"main.py fit {flags}", "experiment": "a"}) == ""
+    for seed in ("--seed_everything 12", "--seed_everything=12"):
+        assert comparison.without_seed({"command": f"main.py fit --lr 1 {seed} --then test"}) == (
+            "main.py fit --lr 1 --then test"
+        )
+
+
 def test_pictures_of_other_files_are_told(folder: Path) -> None:
     record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
     assert record.pop("official") is None  # digits come with a package
@@ -347,6 +364,32 @@ def test_a_record_is_made_without_the_pictures(folder: Path, tmp_path: Path, mon
     settings["data"]["init_args"]["root"] = str(tmp_path / "gone")
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     assert reproduce.record_of(run)["official"] is None
+
+
+def test_a_record_is_of_all_sessions_and_of_the_tested_epoch(folder: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs/quickstart_digits/twice"
+    shutil.copytree(folder / "runs/quickstart_digits/short-seed1", run)
+    (session,) = json.loads((run / "sessions.json").read_text())
+    (first,) = json.loads((run / "history.json").read_text())
+    sessions = [session | {"seconds": 10.4, "hardware": "a"}, session | {"seconds": 20.3, "hardware": "b"}]
+    history = [first | {"epoch": epoch, "val/top1": top1} for epoch, top1 in ((1, 0.9), (2, 0.4), (3, 0.5))]
+    timings = [{"images_per_second": speed} for speed in (100, 110, 300)]
+    for name, content in (("sessions", sessions), ("history", history), ("timings", timings)):
+        (run / f"{name}.json").write_text(json.dumps(content))
+    record = reproduce.record_of(run)
+    assert (record["epochs"], record["seconds"], record["images_per_second"]) == (3, 31, 110)
+    assert (record["hardware"], record["precision"]) == ("a, then b", session["precision"])
+    assert (record["validation"]["epoch"], record["validation"]["val/top1"]) == (1, 0.9)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    config["data"]["init_args"]["validate_on_test"] = True  # nothing is chosen: the last checkpoint is tested
+    config["data"]["init_args"]["num_workers"] = 7  # which is of the machine, as is a folder
+    config["trainer"]["default_root_dir"] = "/mine"
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    replace(Predictions.load(run), epoch=3).save(run / PROBABILITIES)
+    record = reproduce.record_of(run)
+    assert record["validation"]["val/top1"] == 0.5
+    assert "num_workers" not in record["config"]["data"]["init_args"]
+    assert "default_root_dir" not in record["config"]["trainer"]
 
 
 def test_a_run_of_no_experiment_has_no_row(folder: Path, tmp_path: Path) -> None:
@@ -498,6 +541,29 @@ def test_one_seed_twice_is_no_deviation_over_seeds(folder: Path) -> None:
     text = results.page(records, [experiment_file("quickstart_digits")], [])
     lines = [line for line in text.splitlines() if line.startswith("| quickstart_digits |")]
     assert [line.split("|")[10].strip()[:2] for line in lines] == ["2:", "1:"]
+    assert 0 < lines[0].find("[short-seed1]") < lines[0].find("[short-seed2]")
+    assert "[again]" in lines[1]
+
+
+def test_runs_with_other_flags_are_not_averaged_wherever_their_records_are(folder: Path) -> None:
+    one = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
+    other = one | {"name": "other", "seed": 3, "command": f"{one['command']} --lr 0.05"}  # which the file says as well
+    records = [one, other, one | {"name": "short-seed2", "seed": 2}]
+    text = results.page(records, [experiment_file("quickstart_digits")], [])
+    lines = [line for line in text.splitlines() if line.startswith("| quickstart_digits |")]
+    assert sorted(line.split("|")[10].strip()[:2] for line in lines) == ["1:", "2:"]
+    assert ["[other]" in line for line in lines] == ["1: [other]" in line for line in lines]
+
+
+def test_a_mean_is_of_runs_that_all_have_it(folder: Path) -> None:
+    record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text()) | {"epochs": 8}
+    record["metrics"] |= {"test/top1": 0.5, "test/top5": 0.75}
+    record |= {"validation": {"val/top1": 0.25}, "images_per_second": 100}
+    early = record | {"validation": {"val/top1": None}, "metrics": record["metrics"] | {"test/top1": 0.75}}
+    early["images_per_second"] = early["metrics"]["test/top5"] = None
+    cells = results.row([record, early], "70 % validation accuracy", {"trainer": {"max_epochs": 8}}).split("|")
+    assert [cell.strip() for cell in cells[3:6]] == ["**62.50 %** ± 17.7", "", ""]  # of the test, beside no figure
+    assert cells[8].strip() == "100"
 
 
 def test_numbers_are_read_as_the_command_line_reads_them(folder: Path, tmp_path: Path) -> None:
@@ -516,7 +582,7 @@ def test_what_the_tool_gives_is_refused_among_the_flags(folder: Path) -> None:
         assert f"leave out {flags[0].partition('=')[0]}: this tool gives it to each run itself" in told
 
 
-@pytest.mark.parametrize(("lost", "few"), [(300, False), (1200, True)])
+@pytest.mark.parametrize(("lost", "few"), [(600, False), (601, True)])
 def test_a_hundredth_of_the_pictures_may_be_lost(folder: Path, lost: int, few: bool) -> None:
     record = json.loads((folder / "docs/records/quickstart_digits-short-seed1.json").read_text())
     record["config"]["data"]["class_path"] = "datamodules.CIFAR10"
@@ -545,6 +611,9 @@ def test_published_figures_of_flags() -> None:
     assert comparison.flags_with_figure(figures, "main.py fit --model.depth=20 --a b") == "--model.depth 20"
     assert comparison.flags_with_figure(figures, "main.py fit --model.init_args.depth=20") == "--model.depth 20"
     assert comparison.figures_of("# It names no figure.\nx: 1\n") == {"": "none"}
+    of_both = {"": "none", "--model.depth 20 --data.views ten_crop": "7 % test accuracy"}
+    assert comparison.flags_with_figure(of_both, "main.py fit --model.depth 20") == ""
+    assert comparison.flags_with_figure(of_both, "main.py fit --data.views ten_crop --model.depth 20") != ""
 
 
 def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
