@@ -97,6 +97,27 @@ def test_pictures_of_the_classes_that_are_asked_for(runs: Path, tmp_path: Path, 
     np.testing.assert_array_equal(np.asarray(Image.open(out)), montage(expected, 3))
 
 
+def test_a_walk_is_of_one_class(runs: Path, tmp_path: Path, call: Callable) -> None:
+    flags = ["--count", 2, "--walk", 3, "--classes", 3, 7, "--folder", tmp_path / "each", "--out", tmp_path / "all.png"]
+    assert call(generate, runs / "dcgan_digits_conditional/a", *flags).status == 0
+    names = [path.stem.partition("-")[2] for path in sorted((tmp_path / "each").iterdir())]
+    assert names == ["3", "3", "3", "7", "7", "7"]
+    assert Image.open(tmp_path / "all.png").size == (3 * 32, 2 * 32)  # a line each
+
+
+def test_classifiers_know_the_classes_of_the_network(runs: Path, call: Callable, monkeypatch) -> None:
+    known = [str(digit) for digit in range(10)]
+
+    def said(network: str, *classes: list[str]) -> str:
+        loaded = iter(classes)
+        network_alone = SimpleNamespace(load=lambda place: SimpleNamespace(classes=next(loaded)))
+        monkeypatch.setattr(generate, "Predictor", network_alone)
+        return call(generate, runs / network / "a", "--count", 1, "--score", *"ab"[: len(classes)]).err
+
+    assert "are not those of the network: 0, 1," in said("dcgan_digits_conditional", known[::-1])
+    assert "have other classes than each other" in said("dcgan_digits", known, known[::-1])
+
+
 def test_pictures_do_not_mix_with_earlier_ones(runs: Path, tmp_path: Path, call: Callable) -> None:
     run, folder = runs / "dcgan_digits/a", tmp_path / "each"
     assert call(generate, run, "--count", 3, "--folder", folder).status == 0
@@ -143,6 +164,9 @@ def test_the_score_counts() -> None:
     entropy = -sum(share * np.log(share) for share in (0.5, 148 / 300, 2 / 300)) / np.log(3)
     assert found["balance"] == pytest.approx(entropy, abs=1e-4)
     assert "agreement" not in found
+    pictures[297] = 255  # three are a hundredth
+    assert generate.score([Grey()], pictures, None)["classes_present"] == 3
+    pictures[297] = 128
     found = generate.score([Grey(), Grey(2)], pictures, None)  # the second finds two kinds only
     assert found["agreement"] == pytest.approx(298 / 300, abs=1e-4)
     assert "accuracy" not in found
