@@ -186,6 +186,16 @@ def test_calibration_error_is_that_of_torchmetrics(run: Path) -> None:
     assert np.isnan(sure[~there]).all()
 
 
+def test_a_confidence_between_two_bins_is_of_the_lower() -> None:
+    probabilities = np.array([[0.5, 0.5], [0.75, 0.25], [1.0, 0.0], [1.0, 0.0]], np.float32)
+    rows = np.arange(4)
+    tested = Predictions(probabilities, rows, np.array([0, 1, 0, 0]), ["a", "b"], "split")
+    counts, sure, accuracy, error = explain.reliability(tested, 4)
+    assert counts.tolist() == [0, 1, 1, 2]
+    assert (sure[1:].tolist(), accuracy[1:].tolist()) == ([0.5, 0.75, 1.0], [1.0, 0.0, 1.0])
+    assert error == (0.5 + 0.75 + 2 * 0) / 4  # by pictures, not by bins
+
+
 def test_bars_of_calibration_are_accuracy_over_confidence(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +212,24 @@ def test_bars_of_calibration_are_accuracy_over_confidence(
         assert accuracy.get_height() == pytest.approx(right[within].mean())
         assert count.get_height() == within.sum() > 0
         assert dot == pytest.approx([confidence[within].mean(), right[within].mean()])
+
+
+def test_mistakes_are_those_of_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(explain, "tested_pictures", lambda run, rows, split: (rows, [f"row {row}" for row in rows]))
+    monkeypatch.setattr(explain, "draw", lambda *_, columns: None)
+    probabilities = np.array([[0.75, 0.25], [0.625, 0.375], [0.125, 0.875]], np.float32)
+    found = Predictions(probabilities, np.array([10, 11, 12]), np.array([0, 1, 0]), ["cat", "dog"], "split")
+    found.save(tmp_path / PROBABILITIES)
+    surest, other, _ = explain.draw_mistakes(tmp_path, 9, tmp_path / "x.png").splitlines()
+    assert surest == "  row 12: cat, said: dog, 87.5 %"
+    assert other == "  row 11: dog, said: cat, 62.5 %"
+
+
+def test_a_network_can_be_less_sure_than_right(tmp_path: Path) -> None:
+    rows, probabilities = np.arange(4), np.tile(np.float32([0.625, 0.375]), (4, 1))
+    Predictions(probabilities, rows, np.array([0, 0, 0, 1]), ["a", "b"], "split").save(tmp_path / PROBABILITIES)
+    told = explain.draw_reliability(tmp_path, 15, tmp_path / "calibration.png")
+    assert "confidence 62.50 %, accuracy 75.00 %: underconfident by 12.50 points" in told
 
 
 def test_sheets_of_mistakes_and_calibration(call: Callable, run: Path, tmp_path: Path) -> None:
