@@ -256,6 +256,14 @@ def test_evaluation_size_other_than_stored(shards: Path, tmp_path: Path, monkeyp
     np.testing.assert_allclose(found, Predictions.load(run).probabilities[:50], atol=0.02)
 
 
+def test_pictures_are_scaled_between_the_middles_of_pixels() -> None:
+    still = {"shift": torch.full((1, 3, 1, 1), 40.0), "scale": torch.tensor(0.5)}
+    predictor = Predictor(torch.nn.Identity(), {"classes": ["a"], "stored_size": 2, "input_size": 4, **still})
+    columns = torch.tensor([0, 80], dtype=torch.uint8)[None, None, :, None].expand(1, 2, 2, 3)
+    expected = torch.tensor([-20.0, -10, 10, 20]).expand(1, 3, 4, 4)  # half of 0, 20, 60 and 80 less 40
+    torch.testing.assert_close(predictor.normalized(columns), expected)
+
+
 def test_no_number_is_infinitely_far_wherever_it_is() -> None:
     images = np.zeros((2 * export.BATCH, 4, 4, 3), np.uint8)
     outputs = iter([np.zeros((export.BATCH, 2)), np.full((export.BATCH, 2), np.nan)])
