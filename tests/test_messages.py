@@ -85,3 +85,10 @@ def test_a_place_of_which_there_is_only_noise_to_tell() -> None:
 
 def test_a_tool_says_itself_what_to_do_where_memory_is_not_enough() -> None:
     assert message(MemoryError(), memory="take smaller tiles") == "error: memory is not enough; take smaller tiles"
+
+
+def test_of_many_lines_the_first_are_told_and_what_to_do() -> None:
+    told = message(argparse.ArgumentError(None, "\n".join(f"line {number}" for number in range(9)))).splitlines()
+    assert told[:4] == ["error: line 0", "  line 1", "  line 2", "  line 3"]
+    assert told[4].startswith("  `--help` lists the flags")
+    assert len(told) == 5
