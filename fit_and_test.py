@@ -139,6 +139,17 @@ def finished_run(
     return run
 
 
+def tested_with_views(run: Path, views: str) -> Path:
+    """Test a trained run with several views of each picture; the folder of that test.
+
+    Raises:
+        subprocess.CalledProcessError: it failed.
+    """
+    folder = Path("runs", run.resolve().parent.name, f"{run.resolve().name}-{views}")
+    run_main(["test", "--run", str(run), "--data.views", views, "--name", folder.name])
+    return folder
+
+
 def require_same_settings(run: Path, settings: dict[str, Any], no_matter: Sequence[str]) -> None:
     """Refuse a run whose figures are of other settings than those asked for now, by flags or in the experiment's file.
 

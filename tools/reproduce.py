@@ -4,6 +4,7 @@ python tools/reproduce.py --experiment NAME [--seeds 1 2 3] [--name NAME] [flags
 python tools/reproduce.py --record RUN [RUN ...]     records of runs that are trained and tested already
 python tools/reproduce.py --table                    the page alone
 
+With --views ten_crop (or flip), each of the runs is tested and recorded once more, with several views of each picture.
 A RUN may also be the folder of an ensemble (runs/EXPERIMENT/ensemble, by tools/train_ensemble.py), or the file
 FEATURES.linear.json of tools/train_linear.py. An interrupted command goes on where it stopped when it is given again.
 """
@@ -16,7 +17,7 @@ import statistics
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
@@ -27,8 +28,17 @@ from callbacks.run_folder import CONFIG, METRICS
 from callbacks.training_monitor import HISTORY, PICTURE, TIMINGS
 from callbacks.whole_file import whole_file, write_json
 from comparison import Flag, Record, flags_of, without_seed
+from datamodules.base import Views
 from datamodules.manifest import Manifest
-from fit_and_test import NO_MATTER, PROJECT, experiment_file, is_classifier, is_trained, runs_of_seeds
+from fit_and_test import (
+    NO_MATTER,
+    PROJECT,
+    experiment_file,
+    is_classifier,
+    is_trained,
+    runs_of_seeds,
+    tested_with_views,
+)
 from pictures import data_of
 from results import ensembles, identity, linear, page
 from run_record import chosen_epoch, is_outdated
@@ -41,18 +51,25 @@ MACHINE_FACTS = (
 )
 
 
-def recorded(what: Path, folder: Path) -> None:
+def recorded(what: Path, folder: Path, views: str | None = None) -> None:
     """Write what a run, an ensemble or a linear classifier says of itself to a folder of records.
+
+    Args:
+        views: record a run as it is with several views of each test picture.
 
     Raises:
         FileNotFoundError: the experiment has no file, so that the page would have no row.
-        ValueError: see below.
+        ValueError: see below, or it is no run, but ``views`` are asked for.
     """
+    ensemble = (what / ENSEMBLE).exists()
+    if views and (ensemble or what.suffix == ".json"):
+        raise ValueError(f"{what} is no run, and only runs are tested with --views")
     if what.suffix == ".json":
         write_json(linear_record(what), folder / "linear" / what.name)
         return
-    ensemble = (what / ENSEMBLE).exists()
     record = ensemble_record(what) if ensemble else record_of(what)
+    if views:
+        record = with_views(record, what, views)
     experiment_file(record["experiment"])
     place = folder / ("ensembles" if ensemble else "") / f"{identity(record)}.json"
     if not ensemble:
@@ -146,6 +163,25 @@ def record_of(run: Path) -> Record:
     }
 
 
+def with_views(record: Record, run: Path, views: str) -> Record:
+    """A run's record, as if the run had been trained with these views: they change nothing but its test.
+
+    Raises:
+        ValueError: the run has views of its own.
+        subprocess.CalledProcessError: the test failed.
+    """
+    settings = record["config"]["data"]["init_args"]
+    if settings["views"] != "one":
+        raise ValueError(f"{run} looks at {settings['views']} itself; --views is for runs that look at one view")
+    settings["views"] = views
+    folder = tested_with_views(run, views)
+    return record | {
+        "name": folder.name,
+        "command": f"{record['command']} --data.views {views}",
+        "metrics": json.loads((folder / METRICS).read_text(encoding="utf-8")),
+    }
+
+
 def is_official(run: Path) -> bool | None:
     """Whether a run's pictures come from the published files; None where that is not known, or they are gone."""
     try:
@@ -186,10 +222,15 @@ def main() -> None:
     what.add_argument("--table", action="store_true", help="only rebuild the page")
     parser.add_argument("--seeds", nargs="+", type=int, default=[42], metavar="SEED")
     parser.add_argument("--name", help="of the runs; the seed is appended")
+    parser.add_argument(
+        "--views", choices=get_args(Views)[1:], help="test and record once more, with several views of each picture"
+    )
     parser.add_argument("--docs", type=Path, default=PROJECT / "docs", help="where records/ and results.md are")
     arguments, flags = parser.parse_known_args()
     if flags and not arguments.experiment:
         parser.error(f"unknown: {' '.join(flags)}")
+    if arguments.views and arguments.table:
+        parser.error("--views is for the runs of --experiment or --record")
     folder = arguments.docs / "records"
     folder.mkdir(parents=True, exist_ok=True)
     with plainly():
@@ -198,6 +239,8 @@ def main() -> None:
             runs = runs_of_seeds(experiment_file(arguments.experiment), arguments.seeds, arguments.name, flags)
         for run in runs:
             recorded(run, folder)
+            if arguments.views:
+                recorded(run, folder, arguments.views)
         runs, members, classifiers = (
             {path.name: json.loads(path.read_text(encoding="utf-8")) for path in sorted(place.glob("*.json"))}
             for place in (folder, folder / "ensembles", folder / "linear")

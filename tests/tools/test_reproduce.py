@@ -109,6 +109,32 @@ def test_an_interrupted_run_is_finished(folder: Path, shards: Path) -> None:
     os.remove(folder / "docs/records/quickstart_digits-cut-seed3.json")
 
 
+def test_views_are_tested_without_another_training(folder: Path, commands: list[Sequence[str]]) -> None:
+    commands.clear()
+    run = "runs/quickstart_digits/short-seed1"
+    assert call(folder, "--record", run, "--views", "flip") == ""
+    assert [arguments[0] for arguments in commands] == ["test"]
+    one, flip = (
+        json.loads((folder / f"docs/records/quickstart_digits-short-seed1{views}.json").read_text())
+        for views in ("", "-flip")
+    )
+    assert flip["metrics"] == json.loads((folder / f"{run}-flip/report/metrics.json").read_text())
+    assert flip["metrics"]["test/loss"] != one["metrics"]["test/loss"]
+    assert flip["command"] == one["command"] + " --data.views flip"
+    assert flip["config"]["data"]["init_args"].pop("views") == "flip"
+    assert one["config"]["data"]["init_args"].pop("views") == "one"
+    told = ("metrics", "command", "name")
+    assert {key: flip[key] for key in flip if key not in told} == {key: one[key] for key in one if key not in told}
+    alone, both = rows(folder, "quickstart_digits")
+    assert both[-1].startswith("2: [short-seed1]")
+    assert alone[-1].startswith("1: [short-seed1-flip]")
+    assert alone[-1].endswith("--data.views flip`")
+    for record in (folder / "docs/records").glob("*-flip.*"):
+        record.unlink()
+    assert "short-seed1-flip is not a run" in call(folder, "--record", f"{run}-flip", "--views", "flip")
+    assert "--views is for the runs" in call(folder, "--table", "--views", "flip")
+
+
 def test_an_ensemble_has_a_row(folder: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     tool = ["train_ensemble.py", "quickstart_digits", "--name", "short", "--seeds", "1", "2"]
