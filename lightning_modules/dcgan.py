@@ -130,11 +130,12 @@ class DCGAN(Network):
     @torch.no_grad()
     def generate(self, noise: Tensor, labels: Tensor) -> Tensor:
         """Pictures RGB uint8 ``(N, S, S, 3)`` of noise ``(N, D)``, a network in evaluation; see ``forward``."""
-        training = self.training
+        trained = [module for module in self.modules() if module.training]  # of a part that is frozen, not all
         self.eval()
         parts = zip(noise.split(256), labels.split(256), strict=True)
         pictures = torch.cat([self(each.to(self.device, self.dtype), of.to(self.device)) for each, of in parts])
-        self.train(training)
+        for module in trained:
+            module.training = True
         pixels = ((pictures.float() + 1) * 127.5).round().clamp(0, 255).byte()
         return pixels.expand(-1, 3, -1, -1).permute(0, 2, 3, 1).cpu()
 

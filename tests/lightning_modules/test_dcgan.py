@@ -95,6 +95,13 @@ def test_shapes_and_range(image_size: int, channels: int, conditional: bool) -> 
     assert model.training  # as it was
 
 
+def test_samples_leave_a_frozen_part_in_its_mode() -> None:
+    model = DCGAN(10, 8)
+    model.generator[2].eval()
+    model.samples(5, seed=1)
+    assert [name for name, module in model.named_modules() if not module.training] == ["generator.2"]
+
+
 def test_the_class_matters_where_it_is_shown_and_only_there() -> None:
     for conditional in (False, True):
         model = DCGAN(10, 28, conditional=conditional).eval()
