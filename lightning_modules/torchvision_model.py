@@ -24,8 +24,15 @@ SYMMETRIC = {"googlenet", "inception_v3", "efficientnet_v2_l"}  # published weig
 AUXILIARY_PARTS = ("aux1.", "aux2.", "AuxLogits.")
 
 
-def normalization_of(architecture: str) -> str:
-    """That of the pictures which torchvision's weights were trained on, see ``datamodules.normalization``."""
+def normalization_of(architecture: str, weights: str | None) -> str:
+    """That of the pictures which torchvision's weights were trained on, see ``datamodules.normalization``.
+
+    Args:
+        architecture: name of the network's builder.
+        weights: one of torchvision's names for them; of a file, or of none, the architecture alone decides.
+    """
+    if weights == "IMAGENET1K_FEATURES":  # VGG16's from Caffe
+        return "channel_mean"
     return "symmetric" if architecture in SYMMETRIC else "imagenet"
 
 
@@ -105,8 +112,9 @@ class TorchvisionModel(Classifier):
 
     Pretrained weights expect the input they were trained with: pixels scaled to 0..1, less ImageNet's mean, over its
     standard deviation (``normalization: imagenet``); those of GoogLeNet and Inception pixels scaled to -1..1
-    (``symmetric``), since ``transform_input`` is off here, and those of EfficientNetV2-L too. A warning tells where
-    torchvision's get others.
+    (``symmetric``), since ``transform_input`` is off here, and those of EfficientNetV2-L too; VGG16's
+    ``IMAGENET1K_FEATURES`` pixels 0..255 less a mean (``channel_mean``). A warning tells where torchvision's get
+    others.
 
     Args:
         num_classes: number of classes C.
@@ -190,7 +198,8 @@ class TorchvisionModel(Classifier):
         if weights in self.published:
             auxiliary = self.auxiliary if self.architecture in AUXILIARY_WEIGHTS else None
             state = published_weights(self.published[weights], self.architecture, auxiliary)
-            self.compare_normalization(f"{self.architecture}'s weights {weights}", normalization_of(self.architecture))
+            trained_on = normalization_of(self.architecture, weights)
+            self.compare_normalization(f"{self.architecture}'s weights {weights}", trained_on)
         elif Path(weights).is_file():
             state = state_dict_of(Path(weights))
         else:

@@ -64,7 +64,7 @@ def _of_torchvision(architecture: str, weights: str | None) -> tuple[Classifier,
     """The network with the normalisation that its published weights expect, see ``TorchvisionModel``."""
     network = TorchvisionModel(CLASSES, IMAGE_SIZE, architecture, weights, auxiliary=False)
     network.load_pretrained()
-    if normalization_of(architecture) == "symmetric":
+    if normalization_of(architecture, weights) == "symmetric":
         return network, torch.full((1, 3, 1, 1), 127.5), torch.full((1, 3, 1, 1), 1 / 127.5)
     mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
     return network, 255 * mean, 1 / (255 * deviation)

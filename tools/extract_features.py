@@ -113,7 +113,7 @@ def network_of(backbone: str, weights: str | None, image_size: int, normalizatio
         raise FileNotFoundError(f"{backbone} is neither a checkpoint nor a run's folder")
     else:
         model = TorchvisionModel(1000, image_size, backbone, weights, auxiliary=False)
-        if weights in model.published and normalization != (trained_on := normalization_of(backbone)):
+        if weights in model.published and normalization != (trained_on := normalization_of(backbone, weights)):
             raise ValueError(
                 f"the weights {weights} of {backbone} were trained on pictures normalized as {trained_on}, not "
                 f"{normalization}; take --data.normalization {trained_on}"

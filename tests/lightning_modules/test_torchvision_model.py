@@ -267,14 +267,16 @@ def test_weights_of_old_files_without_batch_counts(tmp_path):
 
 @pytest.mark.parametrize("architecture", models.list_models(module=models))
 def test_normalization_is_that_of_torchvisions_transforms(architecture):
-    weights = models.get_model_weights(architecture).DEFAULT
     known = {"symmetric": [[0.5] * 3] * 2, "imagenet": [[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]]}
-    transform = weights.transforms()
-    expected = [list(transform.mean), list(transform.std)]
-    if architecture in ("googlenet", "inception_v3"):  # the network itself takes ImageNet's to symmetric ones
-        assert expected == known["imagenet"]
-        expected = known["symmetric"]
-    assert known[normalization_of(architecture)] == expected
+    for name, weights in models.get_model_weights(architecture).__members__.items():
+        transform = weights.transforms()
+        expected = [list(transform.mean), list(transform.std)]
+        if architecture in ("googlenet", "inception_v3"):  # the network itself takes ImageNet's to symmetric ones
+            assert expected == known["imagenet"]
+            expected = known["symmetric"]
+        if transform.std[0] == 1 / 255:  # on the scale 0 .. 255; the mean is of other pictures than one's own
+            known["channel_mean"] = expected
+        assert known[normalization_of(architecture, name)] == expected
 
 
 @pytest.mark.parametrize("weights", ["published", "a file"])
