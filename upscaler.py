@@ -112,6 +112,8 @@ def weighted(image: Image.Image, factor: int) -> Image.Image:
     change those beside it. Pillow weighs them too, but in 8 bits, where bicubic interpolation overshoots: it cuts off
     alpha above 255, and colours not, so that what is opaque gets a rim of other colours.
     """
+    if image.getchannel("A").getextrema()[0] == 255:  # in 8 bits, as without alpha and in training
+        return enlarged(image.convert(image.mode[:-1]), factor)
     *bands, weights = (np.asarray(band, np.float32) for band in image.split())
     planes = [Image.fromarray(plane) for plane in (*(band * weights for band in bands), weights)]
     *sums, total = (np.asarray(enlarged(plane, factor)) for plane in planes)

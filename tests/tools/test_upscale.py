@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, ImageDraw
 from torch import nn
 from torch.nn import functional as F
 
@@ -157,6 +157,15 @@ def test_alpha_weighs_the_colours_that_are_interpolated() -> None:
     for band, values in zip(interpolated.split(), sums, strict=False):
         expected = (values / total).clamp(0, 255).numpy()
         assert np.abs(np.asarray(band) - expected)[seen].max() <= 0.501
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_alpha_that_hides_nothing_changes_nothing(mode: str) -> None:
+    image = Image.new(mode, (20, 30), "white")
+    ImageDraw.Draw(image).text((2, 2), "edges", fill="black")
+    image.putalpha(255)
+    for opaque, plain in zip(upscaler().enlarge(image), upscaler().enlarge(image.convert(mode[:-1])), strict=True):
+        np.testing.assert_array_equal(np.asarray(opaque), np.asarray(plain.convert(mode)))
 
 
 @pytest.mark.parametrize("faint", [0, 1, 30])
