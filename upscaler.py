@@ -115,11 +115,11 @@ def weighted(image: Image.Image, factor: int) -> Image.Image:
     if image.getchannel("A").getextrema()[0] == 255:  # in 8 bits, as without alpha and in training
         return enlarged(image.convert(image.mode[:-1]), factor)
     *bands, weights = (np.asarray(band, np.float32) for band in image.split())
-    planes = [Image.fromarray(plane) for plane in (*(band * weights for band in bands), weights)]
-    *sums, total = (np.asarray(enlarged(plane, factor)) for plane in planes)
+    total = np.asarray(enlarged(Image.fromarray(weights), factor))
     hidden = total < 0.5  # which is rounded to 0
-    colours = np.stack(sums, axis=2) / np.where(hidden, 1, total)[..., None]
-    colours = colours.round().clip(0, 255).astype(np.uint8)
+    divisor = np.where(hidden, 1, total)
+    means = (np.asarray(enlarged(Image.fromarray(band * weights), factor)) / divisor for band in bands)
+    colours = np.stack([mean.round().clip(0, 255).astype(np.uint8) for mean in means], axis=2)
     if hidden.any() and not hidden.all():
         rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
         colours = colours[rows, columns]

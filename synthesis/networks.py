@@ -66,7 +66,9 @@ def _of_torchvision(architecture: str, weights: str | None) -> tuple[Classifier,
     network.load_pretrained()
     if normalization_of(architecture, weights) == "symmetric":
         return network, torch.full((1, 3, 1, 1), 127.5), torch.full((1, 3, 1, 1), 1 / 127.5)
-    mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in (IMAGENET_MEAN, IMAGENET_STD))
+    seen = network.published[weights].transforms() if weights in network.published else None
+    scaling = (seen.mean, seen.std) if seen else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, deviation = (torch.tensor(each).view(1, 3, 1, 1) for each in scaling)
     return network, 255 * mean, 1 / (255 * deviation)
 
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
+from lightning_modules import TorchvisionModel
 from synthesis import backbone as module
 from synthesis.backbone import Backbone, refuse_too_little_memory
 from synthesis.networks import NetworkSettings, backbone_of
@@ -75,6 +76,15 @@ def test_torchvision_networks_get_the_normalisation_of_their_weights() -> None:
     assert white.flatten().tolist() == pytest.approx([0.515 / 0.229, 0.544 / 0.224, 0.594 / 0.225])
     eyes = backbone_of(NetworkSettings("googlenet"))
     assert ((torch.tensor([0.0, 255.0]) - eyes.shift[0, 0, 0]) * eyes.scale[0, 0, 0]).tolist() == pytest.approx([-1, 1])
+
+
+def test_weights_from_caffe_get_pixels_less_a_mean(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TorchvisionModel, "load_pretrained", lambda self: None)
+    monkeypatch.setattr(TorchvisionModel, "published", models.VGG16_Weights.__members__)
+    eyes = backbone_of(NetworkSettings("squeezenet1_1", "IMAGENET1K_FEATURES"))
+    black = (0 - eyes.shift) * eyes.scale
+    assert black.flatten().tolist() == pytest.approx([-123, -117, -104], abs=0.01)
+    assert (eyes.scale == 1).all()
 
 
 def test_average_pools_take_the_place_of_maximum_pools() -> None:
