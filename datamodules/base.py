@@ -40,7 +40,7 @@ from datamodules.pack import pack
 from datamodules.raw_files import RawFiles
 from datamodules.resident import RowsOnly, copied
 from datamodules.samples import Samples, Windows
-from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys, equal_shares
+from datamodules.sampling import Blocks, ShuffledKeys, equal_shares, whole_batches
 from datamodules.shards import ShardDataset
 from datamodules.splits import Splitting
 
@@ -391,7 +391,6 @@ class ImageDataModule(LightningDataModule):
         batch_size = min(self.batch_size, len(pictures) // world_size)  # no process may be left without a batch
         if not batch_size:
             raise ValueError(f"{world_size} processes cannot share the {len(pictures)} samples of the {split} split")
-        share = len(pictures), batch_size, self.trainer.global_rank, world_size
         if self.resident and not self._on_cpu:
             batches = RowsOnly(len(pictures))
         elif not self._on_cpu or (split == "test" and self.views != "one"):
@@ -401,9 +400,9 @@ class ImageDataModule(LightningDataModule):
             batches = Batches(pictures, self.input_size, matrices, normalization=self._loaders_normalization)
         else:
             batches = Batches(pictures, self.image_size, normalization=self._loaders_normalization)
-        if isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy)):
-            return self._loader(batches, equal_shares(*share))
-        return self._loader(batches, BatchSampler(EveryRowOnce(*share), batch_size, drop_last=False))
+        sharded = isinstance(self.trainer.strategy, (FSDPStrategy, ModelParallelStrategy))
+        dealt_out = equal_shares if sharded else whole_batches
+        return self._loader(batches, dealt_out(len(pictures), batch_size, self.trainer.global_rank, world_size))
 
     def _loader(self, batches: Batches, batch_sampler: BatchSampler | list[list[int]]) -> BatchLoader | DataLoader:
         if self.num_workers and not self.trainer.predicting:  # Lightning would draw the rows of a DataLoader anew there

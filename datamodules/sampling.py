@@ -83,22 +83,13 @@ class Blocks:
         )
 
 
-class EveryRowOnce(Sampler[int]):
-    """Rows that one process evaluates: whole batches dealt out in turn, each row exactly once over all processes.
+def whole_batches(rows: int, batch_size: int, rank: int, world_size: int) -> list[list[int]]:
+    """Batches that one process evaluates: dealt out in turn, each row exactly once over all processes.
 
     A batch holds the same rows however many processes there are, so that its logits are the same too. Processes may
     differ by one batch.
     """
-
-    def __init__(self, rows: int, batch_size: int, rank: int = 0, world_size: int = 1) -> None:
-        batches = np.array_split(np.arange(rows), np.arange(batch_size, rows, batch_size))
-        self.mine = np.concatenate([np.empty(0, np.int64), *batches[rank::world_size]]).tolist()
-
-    def __len__(self) -> int:
-        return len(self.mine)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.mine)
+    return [list(range(start, min(start + batch_size, rows))) for start in range(0, rows, batch_size)][rank::world_size]
 
 
 def equal_shares(rows: int, batch_size: int, rank: int, world_size: int) -> list[list[int]]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from datamodules.sampling import Blocks, EveryRowOnce, ShuffledKeys, equal_shares
+from datamodules.sampling import Blocks, ShuffledKeys, equal_shares, whole_batches
 
 
 def keys_of(rows: int, batch_size: int, world_size: int, epoch: int, seed: int = 1) -> list[list[int]]:
@@ -43,12 +43,12 @@ def test_keys_name_the_epoch_and_the_order_changes() -> None:
     ("rows", "batch_size", "world_size"), [(101, 8, 1), (101, 8, 2), (101, 8, 3), (3, 1, 3), (8, 8, 1)]
 )
 def test_evaluation_sees_each_row_once_in_the_same_batches(rows: int, batch_size: int, world_size: int) -> None:
-    shares = [list(EveryRowOnce(rows, batch_size, rank, world_size)) for rank in range(world_size)]
-    assert sorted(row for share in shares for row in share) == list(range(rows))
-    expected = {tuple(range(start, min(start + batch_size, rows))) for start in range(0, rows, batch_size)}
-    batches = [tuple(share[i : i + batch_size]) for share in shares for i in range(0, len(share), batch_size)]
-    assert set(batches) == expected
-    assert np.ptp([len(share) for share in shares]) <= batch_size
+    shares = [whole_batches(rows, batch_size, rank, world_size) for rank in range(world_size)]
+    assert sorted(row for share in shares for batch in share for row in batch) == list(range(rows))
+    alone = whole_batches(rows, batch_size, 0, 1)
+    assert all(len(batch) == batch_size for batch in alone[:-1])
+    assert sorted(batch for share in shares for batch in share) == alone
+    assert np.ptp([len(share) for share in shares]) <= 1
 
 
 def test_skipped_batches_stay_skipped_until_the_next_epoch() -> None:
