@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from pytorch_lightning.strategies import FSDPStrategy, ModelParallelStrategy
@@ -22,15 +21,7 @@ from datamodules.augmentation import AugmentedPictures, Transform, transformed_s
 from datamodules.batch_augment import BatchAugment
 from datamodules.batches import Batches
 from datamodules.download import download
-from datamodules.geometry import (
-    Border,
-    Interpolation,
-    resize_matrices,
-    resize_matrix,
-    ten_crops,
-    warp_on_device,
-    with_mirrored,
-)
+from datamodules.geometry import resize_matrices, resize_matrix, ten_crops, warp_on_device, with_mirrored
 from datamodules.jpeg import Encoding
 from datamodules.loader import Batch, BatchLoader, worker_loader
 from datamodules.manifest import FORMAT_VERSION, MANIFEST, Manifest, remedy, verify
@@ -354,11 +345,12 @@ class ImageDataModule(LightningDataModule):
         if images.dtype == torch.uint8:
             if augment and not self._on_cpu:
                 matrices = augment.matrices(run_seed(), keys, images.shape[1])
-                images = self._warp(images, matrices, augment.border, augment.interpolation)
+                images = warp_on_device(images, matrices, self.input_size, augment.border, augment.interpolation)
             elif views == "ten_crop":
                 images = ten_crops(images, self.input_size)
             elif not self.trainer.training and images.shape[1] != self.input_size:
-                images = self._warp(images, resize_matrix(images.shape[1], self.input_size)[None])
+                matrix = resize_matrix(images.shape[1], self.input_size)
+                images = warp_on_device(images, matrix[None], self.input_size, "replicate")
             if augment and augment.changes_colours:
                 images = augment.colours(images, run_seed(), keys)
             if views == "flip":
@@ -376,15 +368,6 @@ class ImageDataModule(LightningDataModule):
         if split not in self._on_device:
             self._on_device[split] = copied(self.splits[split], device)
         return self._on_device[split]
-
-    def _warp(
-        self,
-        images: Tensor,
-        matrices: np.ndarray,
-        border: Border = "replicate",
-        interpolation: Interpolation = "linear",
-    ) -> Tensor:
-        return warp_on_device(images, matrices, self.input_size, border, interpolation)
 
     def _evaluation_loader(self, split: str) -> BatchLoader | DataLoader:
         pictures, world_size = self.splits[split], self.trainer.world_size
