@@ -15,7 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from callbacks.run_folder import LAST, PREVIOUS
 
-SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name))
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 CHANCES = 8  # so often processes agree whether to save: each time costs a message
 GO_ON, SAVE, PAUSE = range(3)
 

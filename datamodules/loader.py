@@ -113,10 +113,9 @@ def _as_worker(worker_id: int) -> None:
     """
     cv2.setNumThreads(0)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for name in ("SIGINT", "SIGUSR1"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "sigwaitinfo"):  # not on macOS or Windows, where nothing tells who has sent a signal
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if hasattr(signal, "sigwaitinfo"):  # not on macOS, where nothing tells who has sent a signal
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
         threading.Thread(target=_end_for_the_run, daemon=True).start()
 

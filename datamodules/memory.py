@@ -1,13 +1,9 @@
 """How much memory this process may still use."""
 
+import resource
 from pathlib import Path
 
 import psutil
-
-try:
-    import resource
-except ImportError:  # Windows has no such limits
-    resource = None
 
 CGROUP = Path("/sys/fs/cgroup")
 
@@ -31,7 +27,7 @@ def _left_in_group() -> int | None:
 
 def _left_in_process() -> int | None:
     """What `ulimit -v` leaves of the address space."""
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0] if resource else -1
-    if limit < 0 or limit == resource.RLIM_INFINITY:
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
         return None
     return limit - psutil.Process().memory_info().vms
