@@ -6,9 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image
 
-from callbacks.class_report import MOST, Scores, with_columns
+from callbacks.class_report import MOST, Scores, counted, with_columns
 from callbacks.prediction_store import Predictions
 from pictures import tested_pictures
 
@@ -47,10 +48,7 @@ class Tested:
 def evaluate(found: Predictions) -> Tested:
     """Scores and confusions; a probability that is no number names no class."""
     classes = len(found.names)
-    finite = np.isfinite(found.probabilities).all(axis=1)
-    said = np.where(finite, found.probabilities.argmax(axis=1), classes)
-    confusion = np.zeros((classes, classes + 1), np.int64)
-    np.add.at(confusion, (found.labels, said), 1)
+    confusion = counted(None, torch.from_numpy(found.probabilities), torch.from_numpy(found.labels)).numpy()
     shown, predictable = with_columns(confusion, found.names)
     errors = shown.copy()
     np.fill_diagonal(errors, 0)
