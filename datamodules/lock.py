@@ -1,8 +1,7 @@
 """One process at a time does what all of them need."""
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -10,8 +9,7 @@ from filelock import FileLock, Timeout
 logger = logging.getLogger("litvision")
 
 
-@contextmanager
-def one_at_a_time(file: Path, doing: str) -> Iterator[None]:
+def one_at_a_time(file: Path, doing: str) -> AbstractContextManager:
     """Hold a lock file, which the system releases even if the process is killed; who comes second says that it waits.
 
     Args:
@@ -20,11 +18,7 @@ def one_at_a_time(file: Path, doing: str) -> Iterator[None]:
     """
     lock = FileLock(file)
     try:
-        lock.acquire(timeout=0)
+        return lock.acquire(timeout=0)
     except Timeout:
         logger.info("another process is %s; waiting until it is done (it holds %s)", doing, file)
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        return lock.acquire()

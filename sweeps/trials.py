@@ -9,8 +9,6 @@ import fcntl
 import itertools
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -90,11 +88,9 @@ class Sweep:
         for name, was, now in differences(begun, settings):
             raise ValueError(f"{folder} is another sweep, choose another --name: its {name} is {was}, not {now}")
 
-    @contextmanager
-    def alone(self) -> Iterator[None]:
+    def alone(self) -> FileLock:
         """The lock of the whole sweep."""
-        with FileLock(self.folder / "locks/sweep"):
-            yield
+        return FileLock(self.folder / "locks/sweep")
 
     def claim(self) -> Claim | None:
         """An interrupted trial, else a new one; None where nothing is left that nobody works on.
