@@ -39,7 +39,7 @@ def audit(folder: Path) -> Iterator[str]:
         shards = sorted(path for path in folder.glob("*.h5") if path.name != "statistics.h5")
         checks = [partial(_rows, path, None, None, None) for path in shards]
     with ThreadPoolExecutor() as threads:
-        for findings in threads.map(_collect, checks):
+        for findings in threads.map(lambda check: list(check()), checks):
             yield from findings
 
 
@@ -64,10 +64,6 @@ def _checks(folder: Path, manifest: Manifest) -> list[Callable[[], Iterator[str]
 def channels_of(manifest: Manifest) -> int:
     """C of the stored pictures: three, unless the recipe has another number."""
     return manifest.recipe.get("channels", 3)
-
-
-def _collect(check: Callable[[], Iterator[str]]) -> list[str]:
-    return list(check())
 
 
 def _manifest(manifest: Manifest) -> Iterator[str]:
