@@ -104,9 +104,6 @@ class FineTuner(Classifier):
         label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(num_classes, image_size, optimizer, weight_decay, label_smoothing)
-        for name, factor in (rate_factors or {}).items():
-            if factor < 0:
-                raise ValueError(f"the rate factor of {name} is {factor}; it must not be negative")
         self.weights, self.rate_factors = weights, rate_factors or {}
         self._backbone = [backbone]  # in a list its head is no part of this network; empty once it is of no use
         body = body_of(backbone)
@@ -119,7 +116,9 @@ class FineTuner(Classifier):
         )
         keras_defaults(head)
         self.net = nn.Sequential(OrderedDict(body=body, head=head))
-        for name in self.rate_factors:
+        for name, factor in self.rate_factors.items():
+            if factor < 0:
+                raise ValueError(f"the rate factor of {name} is {factor}; it must not be negative")
             if not any(f"{each}.".startswith(f"{name}.") for each, _ in self.named_parameters()):
                 raise ValueError(
                     f"rate_factors names {name}, of which no weight is a part; tools/inspect_model.py lists them"
