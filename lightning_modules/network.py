@@ -78,9 +78,7 @@ class Network(LightningModule):
 
     def on_train_start(self) -> None:
         """Give a continued run the optimizer settings it is configured with, not those that its checkpoint holds."""
-        optimizers = self.optimizers(use_pl_optimizer=False)
-        optimizers = optimizers if isinstance(optimizers, list) else [optimizers]
-        for optimizer, fresh in zip(optimizers, self.configured_optimizers(), strict=True):
+        for optimizer, fresh in zip(self.trainer.optimizers, self.configured_optimizers(), strict=True):
             for group, configured in zip(optimizer.param_groups, fresh.param_groups, strict=True):
                 group.update({name: value for name, value in configured.items() if name != "params"})
 
