@@ -1,7 +1,5 @@
 """Inverse time decay of the learning rate: the argument ``decay`` of Keras optimizers."""
 
-from typing import Literal
-
 from callbacks.schedule import Schedule
 
 
@@ -12,7 +10,7 @@ class InverseTimeDecay(Schedule):
         rate: decay in each step; ``1 / steps`` halves the learning rate in so many steps.
     """
 
-    interval: Literal["epoch", "step"] = "step"
+    interval = "step"
 
     def __init__(self, rate: float) -> None:
         if rate < 0:
