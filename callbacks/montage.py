@@ -4,8 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
+from torchvision.utils import make_grid
 
 from callbacks.panels import log_pictures, step_of
 from callbacks.step_seed import run_seed
@@ -56,9 +58,5 @@ class Montage(Callback):
 
 def montage(pictures: np.ndarray, columns: int) -> np.ndarray:
     """Pictures uint8 ``(N, H, W, 3)`` side by side without margins: uint8 ``(rows * H, columns * W, 3)``."""
-    count, height, width, channels = pictures.shape
-    rows = -(-count // columns)
-    full = np.zeros((rows * columns, height, width, channels), np.uint8)
-    full[:count] = pictures
-    lines = full.reshape(rows, columns, height, width, channels).swapaxes(1, 2)
-    return lines.reshape(rows * height, columns * width, channels)
+    planes = torch.from_numpy(pictures).permute(0, 3, 1, 2)
+    return make_grid(planes, columns, padding=0).permute(1, 2, 0).numpy()
