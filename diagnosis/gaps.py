@@ -98,7 +98,7 @@ def signs(history: Sequence[Record], classes: int | None) -> list[Sign]:
         return ["diverges"]
     _, losses_of_others = curve(history, "val/loss")
     found: list[Sign] = []
-    if rises(losses_of_others) and len(losses) == len(losses_of_others) and falls(losses, 0):
+    if rises(losses_of_others) and falls(losses, 0):
         found.append("overfits")
     if falls(losses_of_others or losses, 0.02):
         found.append("still falling")

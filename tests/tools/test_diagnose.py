@@ -329,6 +329,13 @@ def test_signs_are_of_both_curves(losses: list[float | None], val_losses: list[f
     assert signs(history, 10) == expected
 
 
+def test_overfitting_shows_where_only_some_epochs_validate() -> None:
+    history = [{"epoch": n, "train/loss": loss} for n, loss in enumerate(FALLING, start=1)]
+    for record, loss in zip(history[1::2], (0.5, 0.8, 0.9, 1.1), strict=True):
+        record["val/loss"] = loss
+    assert signs(history, 10) == ["overfits"]
+
+
 def test_what_was_learned_once_is_no_chance() -> None:
     history = [{"epoch": n, "train/loss": 2.0 / n, "train/top1": top1} for n, top1 in ((1, 0.5), (2, 0.1))]
     assert signs(history, 10) == []
