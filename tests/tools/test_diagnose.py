@@ -30,6 +30,7 @@ AUGMENT = {"class_path": "datamodules.BatchAugment", "init_args": {"flip": 0.5, 
 FLAT = [1.0, 0.6, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5]
 FALLING = [2.0, 1.8, 1.6, 1.4, 1.2, 1.0, 0.8, 0.6]
 RISING = [1.5, 1.0, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3]
+SLOWLY = [1.0, 0.999, 0.998, 0.997, 0.996, 0.995, 0.994, 0.993]
 
 Diagnose = Callable[..., str]
 
@@ -304,6 +305,10 @@ def test_curves_with_noise() -> None:
     assert not falls([1.0] * 10 + [1.0, 0.75, 0.5, 0.3, 0.1, 0.2, 0.2, 0.2, 0.2, 0.2], 0.02)  # it turned
     assert not rises([*(1 - 0.1 * np.arange(5)), *(0.6 + 0.0005 * np.arange(25))])
     assert not rises([1.0, *[0.5] * 8, 0.9])  # one epoch is no rise
+    zigzag = 1 - 0.01 * np.arange(20) + 0.02 * (-1.0) ** np.arange(20)
+    assert falls([*zigzag], 0.02)  # half of it shows what a quarter would not
+    assert falls([*(zigzag / 100)], 0.02)
+    assert rises([1.0, *(0.5 + 0.004 * np.arange(9))])  # by 6 % in the end, and less before
     assert rises([1.0, 0.5, 0.54, 0.57, 0.59, 0.6, 0.605, 0.61, 0.612, 0.614])  # from the lowest, though slower since
 
 
@@ -319,6 +324,8 @@ def test_slope_is_that_of_least_squares() -> None:
         (FALLING, FALLING, ["still falling"]),
         (FALLING, FLAT, []),  # more epochs would help training alone
         (FALLING, RISING, ["overfits"]),
+        (SLOWLY, SLOWLY, []),  # not worth more epochs
+        (SLOWLY, RISING, ["overfits"]),
         (FLAT, RISING, []),  # nor does it fit the training pictures better
         ([1.0, None, *FLAT[2:]], FLAT, ["diverges"]),
     ],
@@ -339,6 +346,11 @@ def test_overfitting_shows_where_only_some_epochs_validate() -> None:
 def test_what_was_learned_once_is_no_chance() -> None:
     history = [{"epoch": n, "train/loss": 2.0 / n, "train/top1": top1} for n, top1 in ((1, 0.5), (2, 0.1))]
     assert signs(history, 10) == []
+
+
+@pytest.mark.parametrize(("top1", "expected"), [(0.109, ["does not learn"]), (0.12, [])])
+def test_one_epoch_tells_only_whether_it_is_better_than_chance(top1: float, expected: list[str]) -> None:
+    assert signs([{"epoch": 1, "train/loss": 2.3, "train/top1": top1}], 10) == expected
 
 
 def test_diverged(said: Diagnose, tmp_path: Path) -> None:
@@ -391,6 +403,7 @@ def test_what_is_refused(said: Diagnose, tmp_path: Path) -> None:
         ((run, "--train-val", tmp_path / "nowhere"), "is no folder"),
         ((run, "--measure"), "has no checkpoints/best.ckpt"),
         ((run, "--human", "5"), "--human"),
+        ((run, "--human", "1"), "1 is no share of wrong answers"),  # one per cent is 0.01
         ((run, "--mesure"), "mesure"),
         ((), "name the folder of a run"),
         (("--transfer", "--images", "5"), "--similar yes or no"),
