@@ -84,7 +84,7 @@ def test_a_damaged_configuration_is_named(tmp_path: Path, text: str) -> None:
     ("epoch", "name", "outdated"),
     [
         *((1, PROBABILITIES, True), (2, PROBABILITIES, False), (3, PROBABILITIES, True)),
-        *((2, OF_VALIDATION, True), (3, OF_VALIDATION, False)),
+        *((2, OF_VALIDATION, True), (3, OF_VALIDATION, False), (4, OF_VALIDATION, True)),
     ],
 )
 def test_a_test_of_another_checkpoint_is_outdated(tmp_path: Path, epoch: int, name: str, outdated: bool) -> None:
