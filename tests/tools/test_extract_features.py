@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -240,6 +241,34 @@ def test_a_file_made_otherwise_is_refused_and_left_alone(root: Path, tmp_path: P
     assert "is damaged, or is no feature file" in extract(out, "--splits", "val")[2]
     out.write_text("text")
     assert "is damaged, or is no feature file" in extract(out, "--splits", "val")[2]
+
+
+def test_only_a_file_of_the_same_rows_is_continued(tmp_path: Path) -> None:
+    path, made = tmp_path / "f.h5", {"layer": "net.1", "commit": "one", "weights": "best.ckpt"}
+    table = FeatureTable((2, 3), "float32", np.array([0, 1]), ["a", "b"], np.array([0, 1]), ["train", "val"], made)
+    features.create(path, table)
+    assert features.rows_done(path, replace(table, made=made | {"commit": "two", "weights": "copy.ckpt"})) == 0
+    for other in (
+        {"labels": np.array([1, 0])},
+        {"split": np.array([1, 0])},
+        {"label_names": ["a", "c"]},
+        {"split_names": ["train", "test"]},
+        {"made": made | {"pool": "average"}},
+        {"made": {}},
+    ):
+        with pytest.raises(ValueError, match="holds features made otherwise"):
+            features.rows_done(path, replace(table, **other))
+
+
+def test_a_file_whose_parts_differ_in_length_is_refused(tmp_path: Path) -> None:
+    table = FeatureTable((2, 3), "float32", np.zeros(2), ["a"], np.zeros(2), ["train"], {})
+    for name, value in (("labels", np.zeros(3, int)), ("split", np.zeros(3, int)), ("rows_done", 3), ("rows_done", -1)):
+        features.create(tmp_path / "f.h5", table)
+        with h5py.File(tmp_path / "f.h5", "r+") as file:
+            del file[name]
+            file[name] = value
+        with pytest.raises(ValueError, match="its parts differ in length"):
+            FeatureTable.load(tmp_path / "f.h5")
 
 
 def test_mistakes_are_named(root: Path, tmp_path: Path, extract: Extract) -> None:
