@@ -138,14 +138,14 @@ def main() -> None:
     """Run one of the three."""
     parser = command_line(__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    cam = commands.add_parser("gradcam", help="where the evidence lies")
+    cam = commands.add_parser("gradcam", help="where the evidence lies", allow_abbrev=False)
     cam.add_argument("network", metavar="NETWORK", help="a run's folder, a checkpoint or a .safetensors file")
     cam.add_argument("out", metavar="FILE.png", type=Path)
     cam.add_argument("pictures", metavar="PICTURES", nargs="+", help="files or folders")
     cam.add_argument("--layer", help="the last one whose map has more than one place if not given")
     cam.add_argument("--class", dest="label", help="the most probable one of each picture if not given")
     for name, option, default, told in (("mistakes", "count", 24, "pictures"), ("calibration", "bins", 15, "bins")):
-        command = commands.add_parser(name)
+        command = commands.add_parser(name, allow_abbrev=False)
         command.add_argument("run", metavar="RUN", type=Path, help="folder of a tested run")
         command.add_argument("out", metavar="FILE.png", type=Path)
         command.add_argument(f"--{option}", type=at_least(1), default=default, help=f"{told} (default {default})")

@@ -244,6 +244,13 @@ def test_sheets_of_mistakes_and_calibration(call: Callable, run: Path, tmp_path:
         assert "make it, or write x.png elsewhere" in call(explain, command, run, tmp_path / "none/x.png").err
 
 
+@pytest.mark.parametrize(
+    "command", [["mistakes", "r", "x.png", "--coun", "3"], ["gradcam", "r", "x.png", "a.png", "--lay", "net.0"]]
+)
+def test_flags_are_written_in_full(call: Callable, command: list[str]) -> None:
+    assert "unrecognized arguments: --" in call(explain, *command).err
+
+
 def test_from_a_trained_run(call: Callable, shards: Path) -> None:
     config = str(PROJECT / "experiments/quickstart_digits.yaml")
     short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--trainer.accelerator", "cpu"]
