@@ -135,6 +135,19 @@ def test_views_are_tested_without_another_training(folder: Path, commands: list[
     assert "--views is for the runs" in call(folder, "--table", "--views", "flip")
 
 
+def test_views_of_a_run_from_before_there_were_views(folder: Path, commands: list[Sequence[str]]) -> None:
+    run = folder / "runs/quickstart_digits/early-seed1"
+    shutil.copytree(folder / "runs/quickstart_digits/short-seed1", run)
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    del config["data"]["init_args"]["views"]
+    (run / "config.yaml").write_text(yaml.safe_dump(config))
+    assert call(folder, "--record", str(run), "--views", "flip") == ""
+    record = json.loads((folder / "docs/records/quickstart_digits-early-seed1-flip.json").read_text())
+    assert record["config"]["data"]["init_args"]["views"] == "flip"
+    for record in (folder / "docs/records").glob("*-early-*"):
+        record.unlink()
+
+
 def test_an_ensemble_has_a_row(folder: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     tool = ["train_ensemble.py", "quickstart_digits", "--name", "short", "--seeds", "1", "2"]
