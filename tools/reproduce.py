@@ -36,6 +36,7 @@ from fit_and_test import (
     experiment_file,
     is_classifier,
     is_trained,
+    refuse,
     runs_of_seeds,
     tested_with_views,
 )
@@ -236,6 +237,8 @@ def main() -> None:
     with plainly():
         runs = arguments.record
         if arguments.experiment:
+            if arguments.views:
+                refuse(flags, "--data.views")
             runs = runs_of_seeds(experiment_file(arguments.experiment), arguments.seeds, arguments.name, flags)
         for run in runs:
             recorded(run, folder)

@@ -148,6 +148,13 @@ def test_views_of_a_run_from_before_there_were_views(folder: Path, commands: lis
         record.unlink()
 
 
+def test_views_in_the_flags_are_refused_before_a_training(folder: Path, commands: list[Sequence[str]]) -> None:
+    commands.clear()
+    flags = ["--name", "both", "--views", "flip", "--data.views", "ten_crop", *QUICK]
+    assert "leave out --data.views" in call(folder, "--experiment", "quickstart_digits", *flags)
+    assert commands == []
+
+
 def test_an_ensemble_has_a_row(folder: Path, shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
     tool = ["train_ensemble.py", "quickstart_digits", "--name", "short", "--seeds", "1", "2"]
