@@ -119,5 +119,13 @@ def split_folders(raw: Path) -> dict[str, Path]:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Those that are not hidden."""
-    return [path for path in folder.iterdir() if path.is_dir() and path.name[0] != "."]
+    """Those that are not hidden.
+
+    Raises:
+        ValueError: a link leads nowhere, and may have been one.
+    """
+    shown = [path for path in folder.iterdir() if path.name[0] != "."]
+    for path in shown:
+        if path.is_symlink() and not path.exists():
+            raise ValueError(f"{path} is a link that leads nowhere; mend it, or remove it")
+    return [path for path in shown if path.is_dir()]

@@ -50,6 +50,14 @@ def test_class_folders_are_split(tmp_path: Path) -> None:
     assert packed(tmp_path / "data", tmp_path / "pets").classes == data.classes  # from the manifest
 
 
+@pytest.mark.parametrize("name", ["train/c", "test"])
+def test_a_link_that_leads_nowhere_is_no_missing_class_or_split(tmp_path: Path, name: str) -> None:
+    folder_of(tmp_path / "pets/train")
+    (tmp_path / "pets" / name).symlink_to(tmp_path / "gone")
+    with pytest.raises(ValueError, match=f"{name} is a link that leads nowhere; mend it, or remove it"):
+        packed(tmp_path / "data", tmp_path / "pets")
+
+
 @pytest.mark.parametrize("encoding", ["raw", "jpeg"])
 def test_rows_name_their_files(tmp_path: Path, encoding: str) -> None:
     rng = np.random.default_rng(0)
