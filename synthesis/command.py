@@ -64,6 +64,8 @@ def run(
     try:
         command = parser.parse_args(list(args))
         settings = _settings(kind, command)
+        if settings.network.checkpoint is not None:  # in a file of settings, too
+            _refuse_replaced(command, args)
         if min(command.walk, command.save_every) < 0:
             raise ValueError("--walk and --save_every must be at least 0")
         require_new_folder(Path(command.out))
@@ -104,6 +106,17 @@ def _settings(kind: type[Settings], command: Namespace) -> Settings:
     if network.checkpoint is not None:
         network = replace(network, architecture=None, weights=None)
     return kind(**{**values, "network": network})
+
+
+def _refuse_replaced(command: Namespace, args: Sequence[str]) -> None:
+    """Refuse flags that a checkpoint takes the place of; those of a file are replaced."""
+    given = {word.partition("=")[0] for word in args}
+    for name in ("architecture", "weights"):
+        if f"--network.{name}" in given and command.network[name] is not None:
+            raise ValueError(
+                f"--network.checkpoint takes the place of --network.{name}; leave that out, or add "
+                "--network.checkpoint null"
+            )
 
 
 def _make(

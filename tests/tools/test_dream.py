@@ -96,6 +96,8 @@ def test_random_weights_follow_from_the_seed(dream: Command) -> None:
     ]
     first, again, other = (path.read_bytes() for path in pictures)
     assert first == again != other
+    flags = ["--network.architecture", "squeezenet1_1", "--network.checkpoint", "null", *flags[2:]]  # the file has one
+    assert (dream("d", *flags, "--jitter", "0", "--seed_everything", "7") / "picture.png").read_bytes() == first
 
 
 def test_pictures_have_the_profile_of_the_original_if_it_fits(dream: Command) -> None:
@@ -234,6 +236,8 @@ def test_draws_lie_in_their_ranges() -> None:
         (["--walk", "-1"], "at least 0"),
         (["--walk", "2049"], "a sheet of 2049 pictures is too large; at most 2048 fit"),
         (["--out", "full"], "full is not an empty folder"),
+        (["--network.architecture", "vgg19"], "--network.checkpoint takes the place of --network.architecture; "),
+        (["--network.weights=DEFAULT"], "--network.checkpoint takes the place of --network.weights; "),
         (["--network.checkpoint", "text.png"], "text.png is damaged, or is not a checkpoint"),
         (["--network", "{architecture: vgg91, checkpoint: null}"], "no classifier 'vgg91'"),
     ],
