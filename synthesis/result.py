@@ -81,8 +81,9 @@ def write_result(
             for step in steps:
                 now = time.perf_counter()
                 if not math.isfinite(step.loss):
+                    remedy = "a smaller --step" if isinstance(settings, DreamSettings) else "--line_search strong_wolfe"
                     raise ValueError(
-                        f"the loss is {step.loss} in iteration {step.number}; take a smaller --step, or smaller weights"
+                        f"the loss is {step.loss} in iteration {step.number}; take {remedy}, or smaller weights"
                     )
                 pixels = step.pixels
                 records.append(replace(step, pixels=pixels.new_empty(0)))  # a view would keep the picture in memory

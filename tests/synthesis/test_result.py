@@ -14,6 +14,7 @@ from synthesis import result
 from synthesis.dream import DreamSettings
 from synthesis.result import write_result
 from synthesis.step import Step
+from synthesis.style import StyleSettings
 
 SETTINGS = DreamSettings("", {"0": 1.0})
 
@@ -40,11 +41,19 @@ def test_what_was_made_is_written_where_the_steps_end_early(
     assert "out: ended after iteration 2 of at most 50; picture.png, of 7x5 pixels, and losses.json show" in told
 
 
-@pytest.mark.parametrize("loss", [float("inf"), float("nan")])
-def test_a_loss_that_is_no_number_is_an_error(tmp_path: Path, loss: float) -> None:
+@pytest.mark.parametrize(
+    ("loss", "settings", "remedy"),
+    [
+        (float("inf"), SETTINGS, "a smaller --step, or smaller weights"),
+        (float("nan"), StyleSettings("", "", {}, {}), "--line_search strong_wolfe, or smaller weights"),
+    ],
+)
+def test_a_loss_that_is_no_number_is_an_error(
+    tmp_path: Path, loss: float, settings: DreamSettings | StyleSettings, remedy: str
+) -> None:
     diverged = Step(3, 1, {"loss": loss}, torch.full((1, 3, 5, 7), float("nan")))
-    with pytest.raises(ValueError, match=f"the loss is {loss} in iteration 3; take a smaller --step"):
-        write_result(tmp_path, SETTINGS, [*steps(2), diverged], 3, 0, {})
+    with pytest.raises(ValueError, match=f"the loss is {loss} in iteration 3; take {remedy}"):
+        write_result(tmp_path, settings, [*steps(2), diverged], 3, 0, {})
     assert np.array_equal(np.asarray(Image.open(tmp_path / "picture.png")), np.full((5, 7, 3), 2))
     assert len(json.loads((tmp_path / "losses.json").read_text(), parse_constant=pytest.fail)) == 2
 
