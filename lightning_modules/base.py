@@ -31,7 +31,7 @@ class Classifier(Network):
         label_smoothing: share of the target probability spread over all classes, 0 to 1.
 
     Raises:
-        ValueError: there is no optimizer, or a number is out of its range.
+        ValueError: there is no optimizer, or a number is out of its range; in a step, the network does not give logits.
     """
 
     monitor = "val/top1"
@@ -79,7 +79,17 @@ class Classifier(Network):
             loss = loss + self.auxiliary_weight * self._training_loss(others, labels)
         return {"loss": loss, "logits": logits.detach(), "labels": labels}
 
+    def _refuse_other_than_logits(self, given: Tensor, labels: Tensor) -> None:
+        expected = (len(labels), self.num_classes)
+        if not isinstance(given, Tensor) or given.shape != expected:  # cross-entropy takes more classes
+            raise ValueError(
+                f"{type(self).__name__} gives {tuple(given.shape) if isinstance(given, Tensor) else type(given)} for a "
+                f"batch of {len(labels)} pictures; forward must give one tensor of logits {expected}, and "
+                "training_logits those of auxiliary classifiers"
+            )
+
     def _training_loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        self._refuse_other_than_logits(logits, labels)
         if self.class_weights is None:
             return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
         # torch would divide by the weights of the batch, so that its parts in other processes would not add up, and
@@ -93,6 +103,7 @@ class Classifier(Network):
         """As in training, but the loss is the plain cross-entropy whatever the label smoothing."""
         images, labels = batch
         logits = self.logits_of_views(images)
+        self._refuse_other_than_logits(logits, labels)
         return {"loss": F.cross_entropy(logits, labels), "logits": logits, "labels": labels}
 
     def test_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> dict[str, Tensor]:

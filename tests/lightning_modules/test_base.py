@@ -71,6 +71,31 @@ def test_logits_and_gradients(name, arguments, image_size):
     assert torch.equal(images, untouched)
 
 
+class Pair(nn.Linear):
+    """What it gives, twice."""
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        logits = super().forward(images)
+        return logits, logits
+
+
+@pytest.mark.parametrize(
+    ("last", "given"),
+    [
+        (nn.Linear(5 * 4 * 4, 10), r"\(2, 10\)"),  # cross-entropy takes them
+        (nn.Linear(5 * 4 * 4, 1), r"\(2, 1\)"),
+        (nn.Unflatten(1, (5, 4, 4)), r"\(2, 5, 4, 4\)"),
+        (Pair(5 * 4 * 4, 4), "tuple"),
+    ],
+)
+@pytest.mark.parametrize("step", ["training_step", "validation_step"])
+def test_a_network_that_does_not_give_logits_is_refused(last, given, step):
+    model = Tiny()
+    model.net[-1] = last
+    with pytest.raises(ValueError, match=rf"Tiny gives .*{given}.* for a batch of 2 pictures.*logits \(2, 4\)"):
+        getattr(model, step)(batch(6, 4), 0)
+
+
 @every_architecture
 def test_loaded_weights_give_the_same_logits(name, arguments, image_size, tmp_path: Path):
     images, labels = batch(image_size, 7)
