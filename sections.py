@@ -22,6 +22,6 @@ def built(kind: type[Kind], name: str, settings: dict[str, Any] | None, flags: S
         argparse.ArgumentError: there is no such class or argument, or it cannot have such a value.
     """
     parser = ArgumentParser(exit_on_error=False, allow_abbrev=False)
-    parser.add_subclass_arguments(kind, name, required=True)
+    parser.add_subclass_arguments(kind, name, required=True, fail_untyped=False)  # as LightningCLI does
     section = [f"--{name}={yaml.safe_dump(settings, default_flow_style=True)}"] if settings else []
     return getattr(parser.instantiate(parser.parse_args([*section, *flags])), name)

@@ -47,7 +47,8 @@ def saved_network(place: str | Path, kind: type[Kind] = Classifier) -> tuple[Kin
         "image_size": preprocessing["input_size"],
         "image_channels": preprocessing.get("image_channels", 3),
     }
-    settings["init_args"] |= {name: of_data[name] for name in of_data.keys() & signature(found).parameters.keys()}
+    linked = {name: of_data[name] for name in of_data.keys() & signature(found).parameters.keys()}
+    settings["init_args"] = settings.get("init_args", {}) | linked  # none are written where all are linked
     network = built(kind, "model", settings)
     network.on_load_checkpoint(saved)  # refuses the weights of another network
     network.load_state_dict(saved["state_dict"])

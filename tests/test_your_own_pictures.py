@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 import main
+from lightning_modules.saved import saved_network
 
 PAGE = (Path(main.__file__).parent / "docs/your_own_pictures.md").read_text(encoding="utf-8")
 (EXPERIMENT,) = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
@@ -62,3 +63,22 @@ def test_the_network(fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     fit("--model", "my_network.MyNetwork", "--model.width", "4", *optimizer, *EARLY)
     assert "my_network" in sys.modules
     assert Path("runs/pets/a/report/metrics.json").exists()
+
+
+BARE = """from torch import nn
+from lightning_modules import Classifier
+
+class Bare(Classifier):
+    def __init__(self, num_classes, image_size):
+        super().__init__(num_classes, image_size)
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(3 * image_size**2, num_classes))
+"""
+
+
+def test_a_network_without_arguments_is_rebuilt(fit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bare.py").write_text(BARE)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "pets.yaml").write_text(re.sub(r"model:\n.*?\ndata:", "data:", EXPERIMENT, flags=re.DOTALL))
+    fit("--model", "bare.Bare")
+    network, _ = saved_network("runs/pets/a")
+    assert network.net[1].weight.shape == (2, 3 * 32 * 32)
