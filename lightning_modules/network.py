@@ -10,6 +10,7 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.cli import OptimizerCallable
 from torch import Tensor
+from torch.nn.parameter import is_lazy
 
 logger = logging.getLogger("litvision")
 
@@ -39,6 +40,19 @@ class Network(LightningModule):
         if not callable(optimizer):
             raise ValueError(f"optimizer is {optimizer}; name one, like torch.optim.SGD")
         self.optimizer = optimizer
+
+    def setup(self, stage: str) -> None:
+        """Refuse weights without a shape, which trained would fit into no network that is built anew.
+
+        Raises:
+            ValueError: names the first of them.
+        """
+        for name, tensor in self.state_dict(keep_vars=True).items():
+            if is_lazy(tensor):
+                raise ValueError(
+                    f"{name} of {type(self).__name__} has no shape yet, so that no checkpoint could be loaded into it; "
+                    "at the end of __init__, let the network see a picture of zeros, or name its layers' sizes"
+                )
 
     def load_pretrained(self) -> None:
         """Load the trained weights that the settings name, unless these or others were loaded before."""

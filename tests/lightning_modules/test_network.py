@@ -18,6 +18,15 @@ def test_no_optimizer_is_refused(network) -> None:
         network(optimizer=None)
 
 
+def test_weights_without_a_shape_are_refused() -> None:
+    model = small()
+    model.net[-1] = torch.nn.LazyLinear(4)
+    with pytest.raises(ValueError, match=r"net.\d+.weight of MiniVGGNet has no shape yet"):
+        model.setup("fit")
+    model(torch.zeros(2, 3, 8, 8))
+    model.setup("fit")
+
+
 def state_after_a_step(optimizer: torch.optim.Optimizer) -> dict:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
