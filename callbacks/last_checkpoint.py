@@ -165,8 +165,12 @@ def _between_steps(trainer: Trainer, batch_idx: int) -> bool:
     Nor after the last validation within an epoch: the epoch's figures are those, and are recorded at its end.
     """
     batches, whole, between = batch_idx + 1, trainer.num_training_batches, trainer.val_check_batch
-    validates = isinstance(between, int) and batches % between == 0
-    validated = isinstance(between, int) and whole // between * between <= batches and between <= whole
+    validates = validated = False
+    if isinstance(between, int):
+        counted = trainer.fit_loop.epoch_loop.total_batch_idx if trainer.check_val_every_n_epoch is None else batch_idx
+        before = counted - batch_idx  # in earlier epochs
+        validates = (before + batches) % between == 0
+        validated = before // between < (before + batches) // between == (before + whole) // between
     over = batches == whole or trainer.global_step == trainer.max_steps
     return not over and not validates and not validated and batches % trainer.accumulate_grad_batches == 0
 

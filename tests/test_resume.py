@@ -195,6 +195,28 @@ def test_a_pause_after_the_last_validation_of_an_epoch_waits_for_its_end(tmp_pat
     assert histories[0] == histories[1]
 
 
+@pytest.mark.parametrize(("asked", "saved"), [(STEPS + 1, 2 * STEPS), (STEPS + 3, 2 * STEPS), (2 * STEPS + 1, None)])
+def test_a_pause_waits_for_validations_that_are_counted_over_epochs(
+    tmp_path: Path, shards: Path, asked: int, saved: int | None
+) -> None:
+    """The first comes with the first batch of the second epoch, the other with the second of the third."""
+
+    class Ask(Callback):
+        def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: object) -> None:
+            if trainer.global_step == asked:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    limits = {"val_check_interval": STEPS + 1, "check_val_every_n_epoch": None}
+    fit(tmp_path / "whole", shards, limits=limits)
+    with pytest.raises(Paused):
+        fit(tmp_path / "parts", shards, Ask(), limits=limits)
+    last = str(tmp_path / "parts/checkpoints/last.ckpt")
+    assert torch.load(last, weights_only=True)["global_step"] == (saved or asked)
+    fit(tmp_path / "parts", shards, ckpt_path=last, limits=limits)
+    histories = [json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "parts")]
+    assert histories[0] == histories[1]
+
+
 @pytest.mark.parametrize("limits", [{"limit_val_batches": 0, "max_epochs": 1}, {"max_steps": 4}, {"fast_dev_run": 2}])
 def test_without_a_validation_the_last_network_is_tested(
     tmp_path: Path, shards: Path, limits: dict[str, float]
