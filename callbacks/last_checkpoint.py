@@ -110,7 +110,7 @@ class LastCheckpoint(Checkpoint):
         if self._stopped:
             return
         trainer.should_stop |= self._stops
-        ends = trainer.current_epoch + 1 == trainer.max_epochs or trainer.global_step == trainer.max_steps
+        ends = trainer.current_epoch + 1 == trainer.max_epochs or _took_all_steps(trainer)
         wish = self._wish(trainer)
         if ends or trainer.should_stop or wish != GO_ON or (trainer.current_epoch + 1) % self.every_epochs == 0:
             self._save(trainer)
@@ -171,8 +171,13 @@ def _between_steps(trainer: Trainer, batch_idx: int) -> bool:
         before = counted - batch_idx  # in earlier epochs
         validates = (before + batches) % between == 0
         validated = before // between < (before + batches) // between == (before + whole) // between
-    over = batches == whole or trainer.global_step == trainer.max_steps
+    over = batches == whole or _took_all_steps(trainer)
     return not over and not validates and not validated and batches % trainer.accumulate_grad_batches == 0
+
+
+def _took_all_steps(trainer: Trainer) -> bool:
+    """Whether ``max_steps`` are reached; the last batch of several optimizers may go beyond."""
+    return 0 < trainer.max_steps <= trainer.global_step
 
 
 def _pause(trainer: Trainer) -> NoReturn:

@@ -188,6 +188,14 @@ def test_weights_of_16_bits_and_mixed_labels(shards, tmp_path, monkeypatch: pyte
     assert (tmp_path / "runs/run/a/checkpoints/last.ckpt").exists()
 
 
+def test_steps_of_which_two_optimizers_make_one_too_many(shards, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seldom = ["--trainer.callbacks", "callbacks.LastCheckpoint", "--trainer.callbacks.every_epochs", "9"]
+    given = ["--model", "lightning_modules.DCGAN", *DIGITS, "--data.root", str(shards), "--name", "a", *seldom]
+    main.run_command(["fit", *given, "--trainer.max_steps", "3", "--trainer.max_epochs", "9", *QUIET])
+    assert torch.load(tmp_path / "runs/run/a/checkpoints/last.ckpt", weights_only=True)["global_step"] == 4
+
+
 @pytest.mark.parametrize(
     ("command", "what"),
     [("fit --then test", "test"), ("test", "test"), ("validate", "validate"), ("predict", "predict")],
