@@ -16,7 +16,7 @@ test: .venv/installed-dev ## the test suite, without the slow tests
 test-slow: .venv/installed-dev ## the tests that need minutes
 	$(BIN)/python -m pytest -m slow
 
-test-lowest: .venv-lowest/installed ## the test suite with the lowest versions that requirements.txt allows
+test-lowest: .venv-lowest/installed ## the test suite with the lowest versions that the requirements allow
 	.venv-lowest/bin/python -m pytest -m "not slow" --numprocesses 2 --dist loadfile
 
 lint: .venv/installed-dev ## check style and formatting
@@ -43,6 +43,6 @@ clean: ## remove the environment; packed data and runs stay
 .venv-lowest/installed: requirements.txt requirements-dev.txt
 	$(PYTHON) -m venv .venv-lowest
 	.venv-lowest/bin/python -m pip install --quiet uv
-	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct --requirement requirements.txt
-	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --requirement requirements-dev.txt
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest --resolution lowest-direct \
+		--requirement requirements.txt --requirement requirements-dev.txt
 	@touch $@
