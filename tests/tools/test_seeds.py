@@ -114,8 +114,9 @@ def test_spread_by_hand() -> None:
     assert (spread.mean, spread.std) == (2, 1)
     assert spread.ci95 == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))  # t of a printed table
     assert Spread.of([0.5]) == Spread(0.5, None, None)
-    with pytest.raises(ValueError, match=r"val/loss of b is missing or not finite"):
-        spreads({"a": {"val/loss": 1.0}, "b": {"val/loss": None}})
+    for lacking in ({"val/loss": None}, {}):
+        with pytest.raises(ValueError, match=r"val/loss of b is missing or not finite"):
+            spreads({"a": {"val/loss": 0.0}, "b": lacking})
 
 
 def test_lines_of_the_table_by_hand() -> None:
