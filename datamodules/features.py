@@ -112,11 +112,11 @@ def create(path: Path, table: FeatureTable) -> None:
     os.replace(partial, path)
 
 
-def rows_done(path: Path, table: FeatureTable) -> int:
-    """How many rows of a file are written; the file must have been begun with the same settings.
+def require_same_settings(path: Path, table: FeatureTable) -> None:
+    """Refuse to continue a file that was begun otherwise.
 
     Raises:
-        ValueError: it was not; names what differs.
+        ValueError: the settings or the rows differ; names what does.
     """
     found = FeatureTable.load(path)
     settings = [name for name in (table.made | found.made) if name not in NOTES]
@@ -136,7 +136,6 @@ def rows_done(path: Path, table: FeatureTable) -> int:
         raise ValueError(
             f"{path} holds features made otherwise: {'; '.join(differing[:3])}; delete it or name another file"
         )
-    return found.done
 
 
 class FeatureWriter:

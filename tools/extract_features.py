@@ -37,7 +37,7 @@ from callbacks import run_folder
 from callbacks.provenance import commit
 from datamodules import ImageDataModule
 from datamodules.batches import Batches
-from datamodules.features import FeatureTable, FeatureWriter, Made, create, rows_done
+from datamodules.features import FeatureTable, FeatureWriter, Made, create, require_same_settings
 from datamodules.geometry import resize_matrices
 from datamodules.loader import BatchLoader
 from datamodules.manifest import Manifest
@@ -194,7 +194,7 @@ def extract(arguments: argparse.Namespace, flags: Sequence[str]) -> FeatureTable
     if not out.exists():
         out.parent.mkdir(parents=True, exist_ok=True)
         create(out, table)
-    rows_done(out, table)
+    require_same_settings(out, table)
     model.to(device)
     write(out, table, data, layer, Normalization(data.normalization, data.folder, manifest), device)
     return table

@@ -247,7 +247,7 @@ def test_only_a_file_of_the_same_rows_is_continued(tmp_path: Path) -> None:
     path, made = tmp_path / "f.h5", {"layer": "net.1", "commit": "one", "weights": "best.ckpt"}
     table = FeatureTable((2, 3), "float32", np.array([0, 1]), ["a", "b"], np.array([0, 1]), ["train", "val"], made)
     features.create(path, table)
-    assert features.rows_done(path, replace(table, made=made | {"commit": "two", "weights": "copy.ckpt"})) == 0
+    features.require_same_settings(path, replace(table, made=made | {"commit": "two", "weights": "copy.ckpt"}))
     for other in (
         {"labels": np.array([1, 0])},
         {"split": np.array([1, 0])},
@@ -257,7 +257,7 @@ def test_only_a_file_of_the_same_rows_is_continued(tmp_path: Path) -> None:
         {"made": {}},
     ):
         with pytest.raises(ValueError, match="holds features made otherwise"):
-            features.rows_done(path, replace(table, **other))
+            features.require_same_settings(path, replace(table, **other))
 
 
 def test_a_file_whose_parts_differ_in_length_is_refused(tmp_path: Path) -> None:
