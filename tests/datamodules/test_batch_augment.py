@@ -11,7 +11,7 @@ from torchvision.transforms.v2 import functional as transforms
 
 from datamodules import BatchAugment, KerasAffine
 from datamodules.batches import Batches, Sources
-from datamodules.geometry import keras_matrices, resize_matrix, ten_crops, warp_on_device
+from datamodules.geometry import crop_matrices, keras_matrices, resize_matrix, ten_crops, warp_on_device
 
 KEYS = np.arange(4000)
 EVERYTHING = BatchAugment(crop=24, padding=4, flip=0.5, rotation=20, shift=0.1, shear=0.2, zoom=0.2)
@@ -189,6 +189,12 @@ def test_single_pictures_get_the_same_from_the_transform() -> None:
     assert np.array_equal(on_cpu(images, matrices, 32), single)
     device = warp_on_device(torch.from_numpy(images), matrices, 32, "replicate").numpy()
     assert np.abs(device.astype(int) - single).max() <= 3
+
+
+def test_a_crop_of_pictures_that_are_not_square() -> None:
+    images = torch.from_numpy(waves(2, 32))[:, :, :20]
+    seen = warp_on_device(images, crop_matrices(np.array([3]), np.array([9])), 16, "zeros")
+    assert torch.equal(seen, images[:, 9:25, 3:19])
 
 
 def test_resizing_keeps_edges_on_edges() -> None:
