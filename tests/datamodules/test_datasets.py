@@ -156,18 +156,29 @@ class Evil:
         return os.system, (f"touch {self.target}",)
 
 
-@pytest.mark.parametrize("content", ["evil", "nested", "text", "shape", "key"])
-def test_the_unpickler_admits_arrays_only(tmp_path: Path, content: str) -> None:
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("evil", "system, which is not an array"),
+        ("nested", "system, which is not an array"),
+        ("text", "invalid load key"),
+        ("shape", r"data is uint8 \(2, 3072\), not uint8 \(1, 3072\)"),
+        ("dtype", r"data is int64 \(1, 3072\), not uint8 \(1, 3072\)"),
+        ("key", "b'data'"),
+    ],
+)
+def test_the_unpickler_admits_arrays_only(tmp_path: Path, content: str, told: str) -> None:
     evil = Evil(tmp_path / "owned")
     batch = {
         "evil": evil,
         "nested": {b"data": np.array([evil], dtype=object), b"labels": [0]},
         "shape": {b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]},
+        "dtype": {b"data": np.zeros((1, 3072), np.int64), b"labels": [0]},
         "key": {b"labels": [0]},
     }
     path = tmp_path / "data_batch_1"
-    path.write_bytes(b"not a pickle" if content == "text" else pickle.dumps(batch[content], protocol=2))
-    with pytest.raises(ValueError, match="data_batch_1 is not a CIFAR-10 batch"):
+    path.write_bytes(b"not a pickle" if content == "text" else pickle.dumps(batch[content], protocol=4))
+    with pytest.raises(ValueError, match=rf"data_batch_1 is not a CIFAR-10 batch \(.*({told})"):
         read_batch(path)
     assert not (tmp_path / "owned").exists()
 
