@@ -226,7 +226,7 @@ def test_mistakes_are_named(tmp_path: Path, train: Train) -> None:
     content = (tmp_path / "f.h5").read_bytes()
     (tmp_path / "cut.h5").write_bytes(content[:-100])
     assert "cut.h5 is damaged, or is no feature file" in train(file=tmp_path / "cut.h5")[2]
-    for name, row, value in (("labels", 5, 7), ("split", 5, 9), ("labels", 5, -1)):
+    for name, row, value in (("labels", 5, 7), ("split", 5, 3), ("labels", 5, -1)):
         (tmp_path / "f.h5").write_bytes(content)
         with h5py.File(tmp_path / "f.h5", "r+") as file:
             file[name][row] = value
@@ -235,8 +235,8 @@ def test_mistakes_are_named(tmp_path: Path, train: Train) -> None:
     with h5py.File(tmp_path / "f.h5", "r+") as file:
         file["features"][5, 5] = np.nan
     assert "f.h5 is damaged: a feature is not finite" in train("--grid", 1)[2]
-    made(tmp_path / "f.h5", unfinished=20)
-    assert "f.h5 is not finished: 400 of 420 rows" in train()[2]
+    made(tmp_path / "f.h5", unfinished=1)
+    assert "f.h5 is not finished: 419 of 420 rows" in train()[2]
     made(tmp_path / "f.h5", splits={"train": 240, "val": 60})
     assert "no split 'test' among the features; there are train, val" in train()[2]
     made(tmp_path / "f.h5", splits={"train": 240, "test": 60})
