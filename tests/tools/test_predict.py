@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -66,19 +67,22 @@ def test_csv_standard_input_and_a_table(call: Callable, run: Path, pictures: Pat
     (row,) = csv.DictReader(io.StringIO(done.out))
     expected = best.names[int(best.probabilities[0].argmax())]
     assert (row["picture"], row["rank"], row["class"]) == ("-", "1", expected)
-    assert expected in call(predict, run, pictures / "00.png", "--top", "1").out
+    told = call(predict, run, pictures / "00.png").out
+    assert expected in told
+    assert len(re.findall(r"\d\.\d\d │", told)) == 5
 
 
 @pytest.mark.parametrize("form", ["csv", "json"])
 def test_what_was_predicted_before_a_failure_is_written(form: str) -> None:
     def broken() -> Iterator[predict.Prediction]:
-        yield {"picture": "a.png", "classes": [{"class": "b", "probability": 1.0}]}
+        yield {"picture": "a.png", "classes": [{"class": "b", "probability": 0.123456}]}
         raise KeyboardInterrupt
 
     file = io.StringIO()
     with pytest.raises(KeyboardInterrupt):
         predict.write(broken(), form, file)
     assert "a.png" in file.getvalue()
+    assert "0.123456" in file.getvalue()
     found = [{"picture": name, "classes": []} for name in "ab"]
     for some in (found, found[:1], []):
         whole = io.StringIO()
@@ -86,10 +90,12 @@ def test_what_was_predicted_before_a_failure_is_written(form: str) -> None:
         assert json.loads(whole.getvalue()) == some
 
 
-def test_long_names_are_whole_in_a_table() -> None:
+def test_a_table_has_percentages_and_each_name_once_and_whole() -> None:
     file, names = io.StringIO(), [150 * "a" + end for end in ("1.png", "2.png")]
-    predict.write([{"picture": name, "classes": [{"class": "b", "probability": 1}]} for name in names], "table", file)
-    assert all(f"{end}.png" in file.getvalue() for end in "12")
+    classes = [{"class": "b", "probability": 0.875}, {"class": "c", "probability": 0.125}]
+    predict.write([{"picture": name, "classes": classes} for name in names], "table", file)
+    words = ("1.png", "2.png", " 87.50 ", " 12.50 ")
+    assert [file.getvalue().count(word) for word in words] == [1, 1, 2, 2]
 
 
 def test_odd_pictures_are_read_and_broken_ones_named(call: Callable, run: Path, tmp_path: Path) -> None:
@@ -104,7 +110,7 @@ def test_odd_pictures_are_read_and_broken_ones_named(call: Callable, run: Path, 
     (tmp_path / "empty.png").touch()
     Image.new("L", (20_000, 10_000)).save(tmp_path / "huge.png")
     (tmp_path / "notes.txt").write_text("left out: the suffix is no picture's")
-    done = call(predict, run, tmp_path, tmp_path / "missing.png", "--format", "json")
+    done = call(predict, run, tmp_path, tmp_path / "missing.png", "--format", "json", "--batch_size", 2)
     assert done.status == 1
     found = {Path(each["picture"]).name: each for each in json.loads(done.out)}
     broken = {name for name, each in found.items() if "error" in each}
@@ -243,17 +249,22 @@ def test_another_suffix(call: Callable, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_evaluation_size_other_than_stored(shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+def test_evaluation_size_other_than_stored(call: Callable, shards: Path) -> None:
     config = ["--config", str(PROJECT / "experiments/quickstart_digits.yaml"), "--data.root", str(shards), *QUIET]
     short = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "2", "--data.normalization", "standardize"]
     main.run_command(["fit", *config, *short, *CROPPED, "--name", "a", "--then", "test"])
     run, data = Path("runs/quickstart_digits/a"), Digits(root=str(shards))
     data.setup("test")
     images = data.splits["test"].__getitems__(range(50))[0].numpy()
-    found = Predictor.load(run).probabilities(list(images))
+    predictor = Predictor.load(run)
+    found = predictor.probabilities(list(images))
     # the test rounds scaled pixels to whole numbers
     np.testing.assert_allclose(found, Predictions.load(run).probabilities[:50], atol=0.02)
+    Image.fromarray(images[0]).save("0.png")
+    (told,) = predict.predictions(predictor, ["0.png"], top=10, batch_size=1)
+    np.testing.assert_allclose([each["probability"] for each in told["classes"]], np.sort(found[0])[::-1], atol=2e-6)
+    assert call(export, run, "x.pt2", "--check", "0.png").status == 0
+    assert export._facts(predictor)["stored_size"] == "32"
 
 
 def test_pictures_are_scaled_between_the_middles_of_pixels() -> None:
