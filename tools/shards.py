@@ -206,9 +206,9 @@ def file_names(classes: Sequence[str]) -> list[str]:
     """A folder's name for each class: legal on every system, and different even where case does not count."""
     names: list[str] = []
     for label, name in enumerate(classes):
-        plain = re.sub(r"[^\w .()+-]", "_", name).strip(" .")[:80]
-        if not plain or plain.split(".")[0].lower() in RESERVED or plain.casefold() in map(str.casefold, names):
-            plain = f"{plain}_{label}"
+        plain = re.sub(r"[^\w .()+-]", "_", name)[:80].strip(" .")
+        while not plain or plain.split(".")[0].lower() in RESERVED or plain.casefold() in map(str.casefold, names):
+            plain = f"{label}_{plain}"
         names.append(plain)
     return names
 

@@ -299,8 +299,13 @@ def test_class_names_become_file_names() -> None:
     assert names[0] == "cat"
     assert names[8:10] == ["lily of the valley", "Ä"]
     assert len({name.casefold() for name in names}) == len(names)
-    assert all(name.strip(" .") == name and 0 < len(name) < 100 and "/" not in name for name in names)
+    assert all(name.strip(" .") == name and 0 < len(name) < 100 and not {*"/:"} & {*name} for name in names)
     assert "con" not in names
+
+
+def test_class_names_that_a_system_would_change_or_take_for_one() -> None:
+    names = tool.file_names(["4_dog", "Con.txt", "lpt9", "DOG", "dog", 79 * "x" + " y"])
+    assert names == ["4_dog", "1_Con.txt", "2_lpt9", "DOG", "4_4_dog", 79 * "x"]
 
 
 @pytest.mark.parametrize("flags", [[], ["--data.encoding", "jpeg", "--data.jpeg_quality", "70"]])
