@@ -231,7 +231,7 @@ def test_info_tells_what_a_set_holds(packed: Path, run: Tool) -> None:
     assert status == 0
     manifest = Manifest.load(packed)
     words = " ".join(out.split())
-    assert f"12 x 12 x 3, {packed.name}" in words
+    assert f"classes 4 pictures 12 x 12 x 3, {packed.name} shards" in words
     assert ", ".join(f"{value:.3f}" for value in manifest.channel_mean) in words
     assert f"{sum(file.bytes for file in manifest.files()):,} bytes" in words
     lines = [line.replace("│", " ").split() for line in out.splitlines()]
@@ -243,10 +243,14 @@ def test_info_tells_what_a_set_holds(packed: Path, run: Tool) -> None:
 def test_info_names_other_files_than_the_published_ones(
     official: bool | None, told: bool, tmp_path: Path, run: Tool
 ) -> None:
-    samples = Samples(np.zeros((4, SIZE, SIZE, 3), np.uint8), np.arange(4))
+    samples = Samples(np.zeros((4, SIZE, SIZE, 3), np.uint8), np.array([0, 0, 0, 1]))
     splits = dict.fromkeys(("train", "val", "test"), samples)
     pack(tmp_path / "set", "tiny", CLASSES, {"image_size": SIZE}, splits, SIZE, official=official)
-    assert ("tiny from other files than the published ones" in run("info", tmp_path / "set")[1]) == told
+    out = run("info", tmp_path / "set")[1]
+    assert ("tiny from other files than the published ones" in out) == told
+    assert '{"image_size": 12}' in out
+    rows = [line.replace("│", " ").split() for line in out.splitlines()]
+    assert all(row in rows for row in (["a", "3", "3", "3"], ["b", "1", "1", "1"], ["d", "0", "0", "0"]))
 
 
 def test_exported_pictures_are_those_stored(packed: Path, tmp_path: Path, run: Tool) -> None:
@@ -317,6 +321,7 @@ def test_pack_an_experiment(tmp_path: Path, run: Tool, flags: list[str]) -> None
     assert folder.parent == tmp_path
     assert list(audit(folder)) == []
     assert Manifest.load(folder).recipe.get("jpeg_quality") == (70 if flags else None)
+    assert ("jpeg, quality 70" in run("info", folder)[1]) == bool(flags)
     assert run("pack", config, "--data.root", tmp_path, *flags)[:2] == (0, f"{folder}\n")
 
 
