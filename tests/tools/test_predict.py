@@ -275,6 +275,12 @@ def test_pictures_are_scaled_between_the_middles_of_pixels() -> None:
     torch.testing.assert_close(predictor.normalized(columns), expected)
 
 
+def test_the_largest_difference_is_that_of_any_class_and_picture_either_way() -> None:
+    images, told = np.zeros((3, 4, 4, 3), np.uint8), np.zeros((3, 2))
+    told[2, 1] = 0.25
+    assert export.largest_difference(lambda batch: torch.zeros(len(batch), 2), lambda batch: told, images) == 0.25
+
+
 def test_no_number_is_infinitely_far_wherever_it_is() -> None:
     images = np.zeros((2 * export.BATCH, 4, 4, 3), np.uint8)
     outputs = iter([np.zeros((export.BATCH, 2)), np.full((export.BATCH, 2), np.nan)])
