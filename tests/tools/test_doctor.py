@@ -11,6 +11,7 @@ import torch
 
 import main
 from callbacks import WholeCheckpointIO
+from datamodules import crops
 from datamodules.sampling import ShuffledKeys
 
 PROJECT = Path(main.__file__).parent
@@ -55,10 +56,11 @@ def doctor(
     return visit
 
 
-@pytest.mark.parametrize("flags", [[], AUGMENTED])
-def test_a_healthy_experiment(doctor: Callable[..., Visit], shards: Path, flags: list[str]) -> None:
-    done = doctor(DIGITS, "--data.root", str(shards), *flags)
+@pytest.mark.parametrize("flags", [[], [*AUGMENTED, "--data.batch_size", "63"]])
+def test_a_healthy_experiment(doctor: Callable[..., Visit], shards: Path, tmp_path: Path, flags: list[str]) -> None:
+    done = doctor(DIGITS, "--data.root", str(shards if flags else tmp_path), *flags)
     assert done.status == 0, done.out + done.err
+    assert ("; verified in " if flags else "; packed in ") in done.out
     assert done.out.count("ok ") == 5
     assert "wrong" not in done.out
     assert ("no augmentation" in done.out) == (not flags)
@@ -97,15 +99,17 @@ def test_what_ails_it(doctor: Callable[..., Visit], shards: Path, flags: list[st
 @pytest.mark.parametrize(
     ("broken", "complaint"),
     [
-        (lambda keys: [*keys, keys[0]], "is shown 2 times in an epoch"),
-        (lambda keys: keys[: len(keys) // 2], "of 1212 rows are shown in an epoch"),
+        (lambda sampler, keys: [*keys, keys[0]], "is shown 2 times in an epoch"),
+        (lambda sampler, keys: keys[: sampler.rows - 64], "only 1148 of 1212 rows are shown in an epoch"),
+        (lambda sampler, keys: [sampler.rows + 5] * 2 * sampler.epoch + keys, "row 5 is shown 3 times in an epoch"),
+        (lambda sampler, keys: keys * sampler.world_size, "is shown 2 times in an epoch"),
     ],
 )
 def test_rows_that_are_repeated_or_missing(
     doctor: Callable[..., Visit], shards: Path, monkeypatch: pytest.MonkeyPatch, broken: Callable, complaint: str
 ) -> None:
     whole = ShuffledKeys.__iter__
-    monkeypatch.setattr(ShuffledKeys, "__iter__", lambda keys: iter(broken([*whole(keys)])))
+    monkeypatch.setattr(ShuffledKeys, "__iter__", lambda keys: iter(broken(keys, [*whole(keys)])))
     done = doctor(DIGITS, "--data.root", str(shards))
     assert done.status == 1, done.out + done.err
     assert done.out.count("wrong ") == 1
@@ -125,11 +129,17 @@ def test_a_checkpoint_that_brings_back_other_weights(
     assert "is another after a checkpoint was saved and loaded" in done.out
 
 
-def test_missing_pictures(doctor: Callable[..., Visit], tmp_path: Path) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_missing_pictures(
+    doctor: Callable[..., Visit], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    monkeypatch.setattr(crops, "compiled", compiled)
     flags = ["--data.root", str(tmp_path / "data"), "--data.source", str(tmp_path)]
     done = doctor("experiments/minivggnet_cifar10.yaml", *flags)
     assert done.status == 1
     assert "cifar-10-batches-py" in done.out
+    assert done.out.count("wrong ") == 1  # without data, nothing else is looked at
+    assert ("numba is not installed" in done.out) == (not compiled)
 
 
 def test_a_file_that_is_not_there(doctor: Callable[..., Visit]) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 import main
 from callbacks.prediction_store import Predictions
 from datamodules import Digits
+from lightning_modules.saved import save_weights
 from pictures import picture
 from predictor import Predictor
 from tools import export, predict
@@ -200,7 +201,10 @@ def outside(file: Path, images: np.ndarray) -> np.ndarray:
         assert json.loads(session.get_modelmeta().custom_metadata_map["classes"]) == [str(digit) for digit in range(10)]
         return session.run(None, {"images": images})[0]
     if file.suffix == ".pt2":
-        return torch.export.load(file).module()(torch.from_numpy(images)).detach().numpy()
+        facts = {"facts.json": ""}
+        program = torch.export.load(file, extra_files=facts)
+        assert json.loads(facts["facts.json"])["stored_size"] == "32"
+        return program.module()(torch.from_numpy(images)).detach().numpy()
     return Predictor.load(file).probabilities(list(images))
 
 
@@ -234,11 +238,28 @@ def test_what_is_not_proven_is_not_there(
         assert {path.name: path.read_text() for path in folder.iterdir()} == ({"x.pt2": "earlier"} if earlier else {})
 
 
+def test_weights_are_proven_by_what_was_written(
+    call: Callable, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def halved(network: str, file: Path) -> None:
+        checkpoint = torch.load(Path(network, "checkpoints/best.ckpt"))
+        checkpoint["state_dict"] = {
+            name: (weights / 2).to(weights) for name, weights in checkpoint["state_dict"].items()
+        }
+        torch.save(checkpoint, tmp_path / "halved.ckpt")
+        save_weights(tmp_path / "halved.ckpt", file)
+
+    monkeypatch.setattr(export, "save_weights", halved)
+    done = call(export, run, tmp_path / "network.safetensors")
+    assert (done.status, "what was exported differs by" in done.err) == (1, True)
+
+
 def test_a_link_stays_one(call: Callable, run: Path, tmp_path: Path) -> None:
     (tmp_path / "store").mkdir()
     link = tmp_path / "network.safetensors"
     link.symlink_to("store/first.safetensors")
-    assert call(export, run, link).status == 0
+    done = call(export, run, link)
+    assert (done.status, "on 50 pictures of noise" in done.out) == (0, True)
     assert link.is_symlink()
     assert Predictor.load(tmp_path / "store/first.safetensors").classes == Predictor.load(run).classes
 

@@ -340,6 +340,38 @@ def test_preview_of_a_set(packed: Path, tmp_path: Path, run: Tool) -> None:
     assert "has no split dev; it has train, val, test" in err
 
 
+def test_preview_shows_each_class_in_turn(packed: Path, drawn: list[Any], run: Tool) -> None:
+    dataset = ShardDataset(sorted(packed.glob("test-*.h5")))
+    assert run("preview", packed, "x.png", "--split", "test", "--count", 7)[0] == 0
+    ((pictures, titles, title, out),) = drawn
+    assert (titles, title, out) == (["a", "b", "c", "d", "a", "b", "c"], "tiny, test", Path("x.png"))
+    rows = [np.flatnonzero(dataset.labels == label)[turn] for turn in (0, 1) for label in range(4)][:7]
+    np.testing.assert_array_equal(pictures, dataset.__getitems__(rows)[0])
+
+
+@pytest.mark.parametrize("row", [0, 2])
+def test_preview_shows_the_stored_picture_first(
+    tmp_path: Path, raw: Path, drawn: list[Any], run: Tool, row: int
+) -> None:
+    config = PROJECT / "experiments/minivggnet_flowers17_aug.yaml"
+    where = ["--data.root", tmp_path, "--data.source", raw]
+    assert run("preview", config, "x.png", "--sample", row, "--count", 2, *where)[0] == 0
+    ((pictures, titles, title, _),) = drawn
+    (folder,) = {path.parent for path in tmp_path.rglob(MANIFEST)}
+    stored, label = ShardDataset(sorted(folder.glob("train-*.h5")))[row]
+    assert titles == ["stored", "epoch 0", "epoch 1"]
+    assert title == f"minivggnet_flowers17_aug, row {row}: {Manifest.load(folder).classes[label]}"
+    np.testing.assert_array_equal(pictures[0], stored)
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """What is given to be drawn."""
+    given: list[Any] = []
+    monkeypatch.setattr(tool, "draw", lambda *arguments: given.append(arguments))
+    return given
+
+
 def test_preview_of_an_experiment(tmp_path: Path, raw: Path, run: Tool) -> None:
     config = PROJECT / "experiments/minivggnet_flowers17_aug.yaml"
     where = ["--data.root", tmp_path, "--data.source", raw]
@@ -347,9 +379,11 @@ def test_preview_of_an_experiment(tmp_path: Path, raw: Path, run: Tool) -> None:
         assert run("preview", config, tmp_path / f"{name}.png", "--sample", sample, "--count", 3, *where)[0] == 0
     np.testing.assert_array_equal(pixels(tmp_path / "one.png"), pixels(tmp_path / "again.png"))
     assert not np.array_equal(pixels(tmp_path / "one.png"), pixels(tmp_path / "two.png"))
-    status, _, err = run("preview", config, tmp_path / "no.png", "--sample", 10_000, *where)
-    assert status == 1
-    assert "the training split has rows 0 to" in err
+    rows = len(ShardDataset(sorted(tmp_path.rglob("train-*.h5"))))
+    for sample in (-1, rows):
+        status, _, err = run("preview", config, tmp_path / "no.png", "--sample", sample, *where)
+        assert status == 1
+        assert f"the training split has rows 0 to {rows - 1}\n" in err
 
 
 @pytest.mark.parametrize(
