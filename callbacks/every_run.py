@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from pytorch_lightning import Callback
+from pytorch_lightning.callbacks import StochasticWeightAveraging, WeightAveraging
 
 from callbacks.best_checkpoint import BestCheckpoint
 from callbacks.class_report import ClassReport
@@ -22,7 +23,10 @@ from callbacks.step_seed import StepSeed
 from callbacks.top_k_accuracy import TopKAccuracy
 from callbacks.training_monitor import TrainingMonitor
 
-RIVALS = {Schedule: "set the learning rate", EMA: "average the weights"}  # of which a run can have one
+RIVALS = {  # of which a run can have one; Lightning's averaging of weights would not notice the other
+    (Schedule, StochasticWeightAveraging): "set the learning rate",
+    (EMA, WeightAveraging, StochasticWeightAveraging): "average the weights",
+}
 
 
 def with_those_of_every_run(
@@ -39,8 +43,8 @@ def with_those_of_every_run(
     Raises:
         ValueError: two of those chosen would undo each other's work.
     """
-    for kind, deed in RIVALS.items():
-        rivals = [type(callback).__name__ for callback in chosen if isinstance(callback, kind)]
+    for kinds, deed in RIVALS.items():
+        rivals = [type(callback).__name__ for callback in chosen if isinstance(callback, kinds)]
         if len(rivals) > 1:
             raise ValueError(
                 f"{' and '.join(rivals)} would both {deed}; leave out one (--trainer.callbacks+=CLASS adds to those in "

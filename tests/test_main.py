@@ -226,6 +226,11 @@ def test_the_best_epoch_is_tested(
         (["--model.num_classes", "7"], ["--model.num_classes is not taken here"]),
         (["--trainer.callbacks+=callbacks.CosineDecay"], ["PolyDecay and CosineDecay", "set the learning rate"]),
         (["--trainer.callbacks=[callbacks.EMA,callbacks.EMA]"], ["EMA and EMA", "average the weights"]),
+        (["--trainer.callbacks=[callbacks.EMA,EMAWeightAveraging]"], ["EMA and EMAWeight", "average the weights"]),
+        (
+            ["--trainer.callbacks+=StochasticWeightAveraging", "--trainer.callbacks.swa_lrs=0.02"],
+            ["PolyDecay and StochasticWeightAveraging", "set the learning rate"],
+        ),
         (["--model.class_path", "lightning_modules.MiniVGGNett"], ["did you mean MiniVGGNet"]),
         (["--data.class_path", "datamodules.Cifar10"], ["Cifar10", "CIFAR10"]),
         (["--data.batch_size", "many"], ["batch_size", "int", "many"]),
