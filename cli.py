@@ -78,6 +78,8 @@ class CLI(LightningCLI):
             value = config.get(key)
             if value is refused is False or (refused is None and value):
                 raise argparse.ArgumentError(None, f"--{key} {value} is not taken here: {remedy}")
+        if (batches := config.get("trainer.accumulate_grad_batches")) < 1:
+            raise argparse.ArgumentError(None, f"--trainer.accumulate_grad_batches is {batches}; it must be at least 1")
         given = (config.get("model") or {}).get("init_args") or {}
         for model in LINKS.values():
             if given.get(model) is not None:

@@ -221,6 +221,7 @@ def test_the_best_epoch_is_tested(
         (["--trainer.default_root_dir", "/tmp/x"], ["--trainer.default_root_dir", "take --name"]),
         (["--trainer.enable_checkpointing", "false"], ["--trainer.enable_checkpointing False is not taken here"]),
         (["--trainer.barebones", "true"], ["--trainer.barebones True is not taken here"]),
+        (["--trainer.accumulate_grad_batches", "0"], ["accumulate_grad_batches is 0; it must be at least 1"]),
         (["--seed_everything", "false"], ["every process needs the same seed"]),
         (["--model.image_size", "64"], ["--model.image_size is not taken here", "--data.image_size"]),
         (["--model.num_classes", "7"], ["--model.num_classes is not taken here"]),
