@@ -123,7 +123,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True, metavar="EXPERIMENT.yaml")
     for kind, what in (("grid", "all combinations"), ("random", "values at random"), ("tpe", "promising values")):
         parser.add_argument(f"--{kind}", action="append", default=[], metavar="KEY=VALUES", help=f"{what}; repeatable")
-    parser.add_argument("--trials", type=int, help="how many, of a random search and TPE")
+    parser.add_argument("--trials", type=at_least(1), help="how many, of a random search and TPE")
     parser.add_argument("--metric", default="val/top1", help="of validation, in the history of a run")
     parser.add_argument("--direction", choices=["max", "min"], help="min for a metric that ends in loss, else max")
     parser.add_argument("--prune", action="store_true", help="stop trials that are worse than the median so far")
@@ -134,8 +134,8 @@ def main() -> None:
     kinds = [kind for kind in ("grid", "random", "tpe") if getattr(arguments, kind)]
     if len(kinds) != 1:
         parser.error("give keys by --grid, by --random or by --tpe, and by one of them only")
-    if (kinds[0] == "grid") != (arguments.trials is None) or (arguments.trials or 1) < 1:
-        parser.error("--random and --tpe need --trials, a number from 1; a grid has as many as there are combinations")
+    if (kinds[0] == "grid") != (arguments.trials is None):
+        parser.error("--random and --tpe need --trials; a grid has as many as there are combinations")
     if not arguments.metric.startswith("val/"):
         parser.error(f"--metric {arguments.metric} is not of validation, like val/top1 or val/loss")
     arguments.direction = arguments.direction or ("min" if arguments.metric.endswith("loss") else "max")

@@ -220,6 +220,7 @@ def test_a_killed_training_goes_on_once(call: Call, commands: list[Sequence[str]
         (["--grid", f"{LR}=1", "--data.validate_on_test", "true"], "validate_on_test lets the test split choose"),
         (["--grid", "data.validate_on_test=false,true"], "validate_on_test lets the test split choose"),
         (["--grid", f"{LR}=1", "--metric", "test/top1"], "is not of validation"),
+        (["--random", f"{LR}=0.1:0.2", "--trials", "0"], "--trials: 0 is less than 1"),
         (["--grid", f"{LR}=1", "--random", f"{DROPOUT}=0:1"], "by one of them only"),
         (["--random", f"{LR}=1,2"], "need --trials"),
         (["--grid", f"{LR}=1", "--grid", f"{LR}=2"], "each key once"),
