@@ -46,7 +46,8 @@ def test_cut_short_in_the_middle_of_a_read(place, flags: tuple[str, ...]) -> Non
         assert running.end() == -signal.SIGBUS
         log = (place.run / "log.txt").read_text()
         assert "Fatal Python error: Bus error" in log  # which says where, if not what to do
-        assert "batches.py" in log
+        # Python looks at threads that run on meanwhile, and may fail in that (seen once)
+        assert "batches.py" in log or "Fatal Python error: Segmentation fault" in log
     finished = place.whole()["epoch"] + 1
     os.replace(copy, shard(place))
     place.go_on("--trainer.max_epochs", str(finished + 1)).succeeds()
