@@ -87,7 +87,13 @@ class CLI(LightningCLI):
                 raise argparse.ArgumentError(None, f"--model.{model} is not taken here; it follows from {cause}")
 
     def before_fit(self) -> None:
-        """Refuse what could not follow."""
+        """Refuse what could not follow, and a training of nothing.
+
+        Raises:
+            argparse.ArgumentError: names it.
+        """
+        if self.trainer.limit_train_batches == 0:
+            raise argparse.ArgumentError(None, "--trainer.limit_train_batches 0 would train nothing; take at least 1")
         if self.then:
             self._refuse_without_step(self.then)
 

@@ -25,6 +25,7 @@ UNHELPFUL = (
     "You're resuming from a checkpoint that ended before the epoch ended",  # the datamodule goes on where it stopped
     "You passed in a `val_dataloader` but have no `validation_step`",  # a generator has nothing to validate
     "Checkpoint directory .* exists and is not empty",
+    "`ModelCheckpoint(monitor=",  # is not there yet: validation comes in a later epoch
 )
 IGNORED = r"Argument\(s\) .* not valid for transform"  # what albumentations only warns of
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import model_checkpoint
 from pytorch_lightning.cli import LightningCLI
 from pytorch_lightning.plugins.environments import SLURMEnvironment
 
@@ -206,6 +207,13 @@ def test_the_best_epoch_is_tested(
     assert Predictions.load(folder).epoch == chosen
 
 
+def test_an_epoch_without_validation_is_no_cause_for_a_warning(recwarn: pytest.WarningsRecorder) -> None:
+    main.quieten()
+    model_checkpoint.warning_cache.clear()
+    run("fit", "--trainer.max_epochs", "2", "--trainer.check_val_every_n_epoch", "2")
+    assert not [str(each.message) for each in recwarn if "monitor" in str(each.message)]
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
@@ -222,6 +230,7 @@ def test_the_best_epoch_is_tested(
         (["--trainer.enable_checkpointing", "false"], ["--trainer.enable_checkpointing False is not taken here"]),
         (["--trainer.barebones", "true"], ["--trainer.barebones True is not taken here"]),
         (["--trainer.accumulate_grad_batches", "0"], ["accumulate_grad_batches is 0; it must be at least 1"]),
+        (["--trainer.limit_train_batches", "0"], ["limit_train_batches 0 would train nothing"]),
         (["--seed_everything", "false"], ["every process needs the same seed"]),
         (["--model.image_size", "64"], ["--model.image_size is not taken here", "--data.image_size"]),
         (["--model.num_classes", "7"], ["--model.num_classes is not taken here"]),
