@@ -1,12 +1,11 @@
 """Which trials are not worth finishing: the median rule (Golovin et al. 2017, section 3.2.2)."""
 
-import json
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
 
 from callbacks.training_monitor import HISTORY
-from sweeps.results import best_in
+from sweeps.results import best_in, history_of
 
 TRIALS = 5  # finished ones, before any is stopped
 
@@ -15,7 +14,7 @@ def hopeless(run: Path, finished: Sequence[Path], metric: str, maximize: bool) -
     """Whether a run's best so far is worse than the median of what finished runs had reached after as many epochs."""
     if len(finished) < TRIALS or not (run / HISTORY).exists():
         return False
-    mine, *others = (json.loads((each / HISTORY).read_text(encoding="utf-8")) for each in (run, *finished))
+    mine, *others = map(history_of, (run, *finished))
     reached = [best_in(history[: len(mine)], metric, maximize) for history in (mine, *others)]
     if None in reached:
         return False

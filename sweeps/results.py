@@ -42,14 +42,23 @@ def best_of(run: Path, metric: str, maximize: bool) -> tuple[float, int] | None:
     Raises:
         ValueError: the history has no such metric.
     """
-    history: list[Record] = json.loads((run / HISTORY).read_text(encoding="utf-8"))
-    known = {name for record in history for name in record if name.startswith("val/")}
+    known = metrics_of(run)
     if metric not in known:
         raise ValueError(
             f"the history of {run} has no {metric}, but {', '.join(sorted(known)) or 'no validation'}; begin another "
             "sweep with --metric and --name"
         )
-    return best_in(history, metric, maximize)
+    return best_in(history_of(run), metric, maximize)
+
+
+def metrics_of(run: Path) -> set[str]:
+    """Names of the metrics of validation in a run's history: none before the first validation."""
+    return {name for record in history_of(run) for name in record if name.startswith("val/")}
+
+
+def history_of(run: Path) -> list[Record]:
+    """What a run has reached, epoch by epoch."""
+    return json.loads((run / HISTORY).read_text(encoding="utf-8"))
 
 
 def best_in(history: Sequence[Record], metric: str, maximize: bool) -> tuple[float, int] | None:

@@ -29,7 +29,7 @@ from callbacks.run_folder import CONFIG, require_plain
 from callbacks.training_monitor import HISTORY
 from fit_and_test import Hopeless, finished_run, is_classifier
 from sweeps.pruning import hopeless
-from sweeps.results import Result, best_of, in_order, reason_in, table_of, write, write_picture
+from sweeps.results import Result, best_of, in_order, metrics_of, reason_in, table_of, write, write_picture
 from sweeps.space import Choices, Values, as_flags, parsed
 from terminal import at_least, command_line, plainly, screen
 
@@ -83,14 +83,17 @@ def work(sweep: Sweep, claim: Claim, arguments: argparse.Namespace, flags: list[
         if written == judged:
             return False
         judged = written
+        if metrics_of(run):
+            best_of(run, metric, maximize)  # raises where there is no such metric
+        if not arguments.prune:
+            return False
         finished = [sweep.run_of(each.number) for each in sweep.known() if each.state == TrialState.COMPLETE]
         return hopeless(run, finished, metric, maximize)
 
     value, state = None, TrialState.FAIL
     given = [*flags, *as_flags(claim.values)]
     try:
-        asked = is_hopeless if arguments.prune else None
-        finished_run(arguments.config, run.name, given, "validate", [claim.held], asked)
+        finished_run(arguments.config, run.name, given, "validate", [claim.held], is_hopeless)
     except Hopeless:
         print(f"trial {claim.number} is worse than the median so far, and is stopped", flush=True)
         state = TrialState.PRUNED

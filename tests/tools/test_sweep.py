@@ -157,7 +157,13 @@ def test_losses_are_minimised(call: Call, commands: list[Sequence[str]], tmp_pat
     assert [each["values"][DROPOUT] for each in results(tmp_path)] == ["0.3", "0.2", "0.1"]
     call("--grid", f"{DROPOUT}=1", "--metric", "val/loss", "--name", "zero")
     assert [(each["state"], each["value"]) for each in results(tmp_path, "zero")] == [("complete", 0.0)]
-    assert "has no val/top9, but val/loss, val/top1" in call("--grid", f"{LR}=1", "--metric", "val/top9", "--name", "b")
+
+
+def test_a_metric_that_is_none_ends_the_sweep_after_an_epoch(
+    call: Call, commands: list[Sequence[str]], tmp_path: Path
+) -> None:
+    assert "has no val/top9, but val/loss, val/top1" in call("--grid", f"{LR}=1", "--metric", "val/top9")
+    assert len(json.loads((tmp_path / "runs/quickstart_digits/sweep-000/history.json").read_text())) == 1
 
 
 def test_hopeless_trials_are_stopped(call: Call, commands: list[Sequence[str]], tmp_path: Path) -> None:
