@@ -37,8 +37,11 @@ class Run:
         self.stopped_by_loss = self._stopped_by_loss()
         if not self.history and not self.stopped_by_loss:
             raise FileNotFoundError(f"{folder} has no {HISTORY}: it has not finished an epoch of training")
-        manifest = self.data.folder / MANIFEST
-        self.manifest = Manifest.load(self.data.folder) if manifest.is_file() else None
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """Of the packed set, if that is there by now: measuring packs it."""
+        return Manifest.load(self.data.folder) if (self.data.folder / MANIFEST).is_file() else None
 
     @property
     def best(self) -> Record:

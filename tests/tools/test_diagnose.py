@@ -476,6 +476,9 @@ def test_measured(said: Diagnose, trained: Path, shards: Path, tmp_path: Path) -
     assert shown_error(text, "training-validation") == shown_error(text, "test") > 0
     assert "upper bound" not in text
     assert "≤" not in text
+    data_of_its_own = said(trained, "--measure", "--data.root", tmp_path / "data")  # which are packed there
+    assert "is not here" not in data_of_its_own
+    assert re.search(rf"│ validation │ [\d.]+ │ {len(data.splits['val'])} │", data_of_its_own)
     recorded = said(trained)
     assert shown_error(recorded, "training") > 100 * wrong + 5
     assert "≤" in recorded
