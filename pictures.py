@@ -1,6 +1,7 @@
 """Pictures for people: from files, from the data that a run was tested on, and as a sheet of many."""
 
 import io
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -119,7 +120,7 @@ def data_of(run: Path) -> ImageDataModule:
     if not (data.folder / MANIFEST).exists():
         raise FileNotFoundError(
             f"{data.folder} is not there, which holds the pictures of {run}; a root that is relative "
-            f"counts from the working folder, and main.py with --run {run} packs them again"
+            f"counts from the working folder, and main.py with --run {shlex.quote(str(run))} packs them again"
         )
     data.prepare_data()
     data.setup("test")

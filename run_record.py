@@ -1,6 +1,7 @@
 """What a run's folder says of the run, as far as the run got."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,12 +38,12 @@ class RunRecord:
             FileNotFoundError: the folder is not a run's.
             ValueError: its configuration is damaged.
         """
-        config = run_folder.settings_of(run)
+        config, test = run_folder.settings_of(run), f"main.py test --run {shlex.quote(str(run))}"
         record = cls(run, run_folder.config_of(run).read_text(encoding="utf-8"), config)
         record.history = record._read(HISTORY, "no epoch was finished in this folder") or []
         record.sessions = record._read(SESSIONS, "nothing says when and where the run was trained") or []
         if record.score.tested:
-            record.metrics = record._read(METRICS, f"the run is not tested; main.py test --run {run} does that") or {}
+            record.metrics = record._read(METRICS, f"the run is not tested; {test} does that") or {}
         try:
             record.predictions = Predictions.load(run)
         except FileNotFoundError as error:
@@ -53,7 +54,7 @@ class RunRecord:
         if record.outdated and record.predictions:
             record.missing.append(
                 f"The test is of the checkpoint of epoch {record.predictions.epoch}, and the run was trained on since, "
-                f"or another checkpoint is the best; main.py test --run {run} tests that one."
+                f"or another checkpoint is the best; {test} tests that one."
             )
         planned = (config.get("trainer") or {}).get("max_epochs") or 0
         if 0 < record.epochs < planned:

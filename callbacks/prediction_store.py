@@ -1,5 +1,6 @@
 """What a test's network said of each picture, kept so that nothing has to be run again to look at it."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,10 @@ class Predictions:
             FileNotFoundError: the run was not tested, or not validated.
             ValueError: the file is damaged.
         """
-        path, command = run / name, "validate" if name == OF_VALIDATION else "test"
+        command = f"main.py {'validate' if name == OF_VALIDATION else 'test'} --run {shlex.quote(str(run))}"
+        path = run / name
         if not path.is_file():
-            raise FileNotFoundError(f"{run} has no {name}; main.py {command} --run {run} writes it")
+            raise FileNotFoundError(f"{run} has no {name}; {command} writes it")
         try:
             with h5py.File(path, "r", locking=False) as file:
                 arrays = (file[name][()] for name in ("probabilities", "rows", "labels"))
@@ -66,7 +68,7 @@ class Predictions:
                 made = str(attributes["split"]), str(attributes["packed_set"]), epoch
                 return cls(*arrays, names, *made, file["folds"][()] if "folds" in file else None)
         except (OSError, KeyError) as error:
-            raise ValueError(f"{path} is damaged ({error}); main.py {command} --run {run} writes it anew") from error
+            raise ValueError(f"{path} is damaged ({error}); {command} writes it anew") from error
 
     def right(self) -> np.ndarray:
         """Which pictures are named correctly, bool ``(N,)``; one with a probability that is no number is not."""

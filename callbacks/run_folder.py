@@ -3,6 +3,7 @@
 import faulthandler
 import json
 import logging
+import shlex
 import sys
 from contextlib import suppress
 from datetime import datetime
@@ -225,7 +226,8 @@ def new_run(experiment: str, name: str | None, fit: bool) -> Path:
         locked(folder, patience=0).release()
     if fit and holds_run(folder):
         raise FileExistsError(
-            f"{folder} holds a run already; fit --continue {folder} goes on with it, and another --name begins another"
+            f"{folder} holds a run already; fit --continue {shlex.quote(str(folder))} goes on with it, and another "
+            "--name begins another"
         )
     return folder
 

@@ -1,5 +1,6 @@
 """What to try against each cause of error, given what a run already does, as switches of this project."""
 
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def longer(settings: Settings) -> str:
     """Training on."""
     epochs = settings.max_epochs
     switch = f"--trainer.max_epochs {2 * epochs}" if epochs and epochs > 0 else "a higher --trainer.max_epochs"
-    command = f"python main.py fit --continue {settings.run} {switch}"
+    command = f"python main.py fit --continue {shlex.quote(str(settings.run))} {switch}"
     return f"train longer ({command}), because the loss was still falling at the end"
 
 

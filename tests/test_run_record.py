@@ -10,6 +10,8 @@ import pytest
 
 from callbacks.prediction_store import OF_VALIDATION, PROBABILITIES, Predictions
 from callbacks.provenance import commit, differences
+from callbacks.run_folder import LAST, new_run
+from pictures import data_of
 from run_record import RunRecord, chosen_epoch, is_outdated
 
 
@@ -71,6 +73,21 @@ def test_as_far_as_the_run_got(tmp_path: Path) -> None:
     record = RunRecord.load(tmp_path)
     assert (record.epochs, record.seconds) == (2, 6.5)
     assert record.missing[1:] == ["Only 2 of 3 epochs are trained."]
+
+
+def test_commands_in_messages_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = Path("runs/digits/a run")
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / LAST).touch()
+    (folder / "config.yaml").write_text("data: {class_path: datamodules.Digits}")
+    assert f"main.py test --run '{folder}' does that" in " ".join(RunRecord.load(folder).missing)
+    with pytest.raises(FileNotFoundError, match=f"main.py validate --run '{folder}' writes it"):
+        Predictions.load(folder, OF_VALIDATION)
+    with pytest.raises(FileNotFoundError, match=f"main.py with --run '{folder}' packs"):
+        data_of(folder)
+    with pytest.raises(FileExistsError, match=f"fit --continue '{folder}' goes on"):
+        new_run("digits", "a run", fit=True)
 
 
 @pytest.mark.parametrize("text", ["trainer: [", "only words"])

@@ -19,6 +19,7 @@ change the run's data section, if its packed set has moved.
 """
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -92,7 +93,7 @@ def notes_on(run: Run, errors: Sequence[Measured], assumed: bool) -> Iterator[st
     if run.data.validate_on_test:
         yield "Validation was on the test split: whether choices were fitted to it cannot be seen."
     if errors[-1].of != "test":
-        yield f"It was not tested: python main.py test --run {run.folder}"
+        yield f"It was not tested: python main.py test --run {shlex.quote(str(run.folder))}"
 
 
 def next_step(run: Run, gaps: Sequence[Gap]) -> str:
@@ -121,7 +122,7 @@ def next_step(run: Run, gaps: Sequence[Gap]) -> str:
         text = (
             f"The largest gap is {size} at most, but how much of the error is bias (the network cannot fit what it "
             "learns from) and how much variance (it fits only that) cannot be told, as the training error is an upper "
-            f"bound. First measure it: python tools/diagnose.py {run.folder} --measure."
+            f"bound. First measure it: python tools/diagnose.py {shlex.quote(str(run.folder))} --measure."
         )
         if gap.cause == "bias":
             sooner = steps[: "still falling" in run.signs]
@@ -143,7 +144,7 @@ def next_step(run: Run, gaps: Sequence[Gap]) -> str:
 
 def ill(run: Run) -> str | None:
     """What is wrong with a training that is no training, and what to do first."""
-    experiment = run.folder / run_folder.CONFIG
+    experiment = shlex.quote(str(run.folder / run_folder.CONFIG))
     doctor = f"python tools/doctor.py {experiment} shows in a minute whether data and network can learn at all"
     rate = run.settings.learning_rate
     lower = f"a third or a tenth of the learning rate (--model.optimizer.lr{f' {rate / 10:g}' if rate else ''})"

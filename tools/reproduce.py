@@ -134,7 +134,7 @@ def record_of(run: Path) -> Record:
     if is_outdated(run):
         raise ValueError(
             f"{run} was trained on since its test, or another checkpoint was tested; first: python main.py test "
-            f"--run {run}"
+            f"--run {shlex.quote(str(run))}"
         )
     last, settings = sessions[-1], config["data"]["init_args"]
     tested = chosen_epoch(history, settings["validate_on_test"])

@@ -7,6 +7,7 @@ and probabilities go to runs/EXPERIMENT/ensemble/report. An interrupted command 
 given again.
 """
 
+import shlex
 import statistics
 import sys
 from collections.abc import Sequence
@@ -35,8 +36,8 @@ def averaged(runs: Sequence[Path]) -> tuple[list[Predictions], Predictions]:
     for run, member in zip(runs, members, strict=True):
         if member.split != first.split or not np.array_equal(member.rows, first.rows):
             raise ValueError(
-                f"{run} was tested on other pictures than {runs[0]}; main.py test --run {run} with the same flags "
-                "tests it again"
+                f"{run} was tested on other pictures than {runs[0]}; main.py test --run {shlex.quote(str(run))} "
+                "with the same flags tests it again"
             )
     probabilities = np.mean([member.probabilities for member in members], axis=0, dtype=np.float64)
     return members, replace(first, probabilities=probabilities.astype(np.float32), epoch=None)

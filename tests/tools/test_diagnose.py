@@ -244,9 +244,10 @@ def test_an_upper_bound_decides_only_what_it_can(said: Diagnose, tmp_path: Path)
     assert "--measure" in text
     assert "(bias): a larger network" in steps(text)[0]
     assert "(variance): stronger augmentation" in steps(text)[1]
-    falling = a_run(tmp_path / "falling", 0.70, 0.75, 0.745, PLAIN, {"batch_augment": AUGMENT}, (), FALLING, FALLING)
+    falling = a_run(tmp_path / "a run", 0.70, 0.75, 0.745, PLAIN, {"batch_augment": AUGMENT}, (), FALLING, FALLING)
     longer, *others = steps(said(falling))
-    assert longer.startswith("train longer")
+    assert longer.startswith(f"train longer (python main.py fit --continue '{falling}' --trainer.max_epochs 16)")
+    assert f"python tools/diagnose.py '{falling}' --measure" in said(falling)
     assert [each.partition(":")[0].rpartition(" ")[2] for each in others] == ["(bias)", "(variance)"]
     text = said(a_run(tmp_path / "sure", 0.95, 0.75, 0.745, {"hidden_dropout": 0.5, "pool_dropout": 0.0}))
     assert "upper bound: it was measured under hidden_dropout 0.5, while" in text
@@ -378,9 +379,9 @@ def test_at_chance(said: Diagnose, tmp_path: Path) -> None:
 
 
 def test_not_tested_and_validated_on_test(said: Diagnose, tmp_path: Path) -> None:
-    run = a_run(tmp_path / "run", 0.995, 0.80, test=None)
+    run = a_run(tmp_path / "a run", 0.995, 0.80, test=None)
     text = said(run)
-    assert f"It was not tested: python main.py test --run {run}" in text.replace("- ", "-")
+    assert f"It was not tested: python main.py test --run '{run}'" in text.replace("- ", "-")
     assert "The largest gap is variance, 19.5 points" in text
     text = said(a_run(tmp_path / "published", 0.995, 0.80, 0.795, data={"validate_on_test": True}))
     assert "Validation was on the test split" in text
