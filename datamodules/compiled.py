@@ -4,7 +4,15 @@ import numba
 import numpy as np
 
 
-@numba.njit(nogil=True, cache=True)
+def _compiled(function):
+    """Kept in a cache, if there is a folder that this user can write: compiling takes seconds."""
+    try:
+        return numba.njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither beside the code nor in the home folder
+        return numba.njit(nogil=True)(function)
+
+
+@_compiled
 def crop(source, rows, places, left, top, flipped, black, out):
     """See ``crops.crop``; pictures are ``(N, H, W * 3)``."""
     height, width = out.shape[1], out.shape[2] // 3
@@ -13,7 +21,7 @@ def crop(source, rows, places, left, top, flipped, black, out):
             _line(source[rows[i]], left[i], top[i] + y, width, flipped[i], black, out[places[i], y])
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled
 def crop_normalized(source, rows, places, left, top, flipped, black, shift, scale, out):
     """The same, with each value normalised into float32."""
     height, width = out.shape[1], out.shape[2] // 3
@@ -24,7 +32,7 @@ def crop_normalized(source, rows, places, left, top, flipped, black, shift, scal
             _normalize(line, shift[y % len(shift)], scale, out[places[i], y])
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled
 def normalize(images, shift, scale, out):
     """See ``crops.normalize``; pictures are ``(B, h, w * 3)``."""
     for i in range(len(images)):
@@ -32,13 +40,13 @@ def normalize(images, shift, scale, out):
             _normalize(images[i, y], shift[y % len(shift)], scale, out[i, y])
 
 
-@numba.njit(nogil=True, cache=True, inline="always")
+@numba.njit(nogil=True, inline="always")
 def _normalize(line, shift, scale, out):
     for x in range(len(line)):
         out[x] = (np.float32(line[x]) - shift[x]) * scale[x]
 
 
-@numba.njit(nogil=True, cache=True)
+@_compiled
 def _line(picture, left, y, width, flipped, black, line):
     """One row of the output: pixels ``left`` to ``left + width`` of a row of the picture."""
     height, pixels = picture.shape[0], picture.shape[1] // 3

@@ -1,5 +1,6 @@
 """Crops, flips and normalisation, compiled and plain, against numpy's padding and slicing."""
 
+import runpy
 import sys
 
 import numpy as np
@@ -101,3 +102,12 @@ def test_numba_is_optional(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr("datamodules.compiled", raising=False)
     spec.loader.exec_module(module)
     assert module.compiled is None
+
+
+def test_nothing_need_be_writable_for_numba(monkeypatch: pytest.MonkeyPatch) -> None:
+    caching = pytest.importorskip("numba.core.caching")
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])  # as if no folder for its cache could be written
+    compiled = runpy.run_module("datamodules.compiled")
+    images, out = np.arange(12, dtype=np.uint8).reshape(1, 2, 6), np.empty((1, 2, 6), np.float32)
+    compiled["normalize"](images, np.ones((1, 6), np.float32), np.full(6, 0.5, np.float32), out)
+    assert np.array_equal(out, (images - 1.0) * 0.5)
