@@ -158,6 +158,38 @@ class CLI(LightningCLI):
         """Take no settings from a checkpoint: what YAML and flags say is what runs."""
 
 
+def require_settings(file: Path) -> None:
+    """Refuse a file that holds no settings, or one of them twice: YAML would take the last and drop the other.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no YAML, holds something else, or names a setting again.
+    """
+    if not file.is_file():
+        raise FileNotFoundError(f"{file} is no experiment's YAML file")
+    try:
+        root = yaml.compose(file.read_text(encoding="utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file} is no YAML in UTF-8: {error}") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise ValueError(f"{file} is no experiment's YAML file: it holds no settings")
+    _refuse_repeated(root, file)
+
+
+def _refuse_repeated(node: yaml.Node, file: Path) -> None:
+    children = node.value if isinstance(node, yaml.SequenceNode) else []
+    if isinstance(node, yaml.MappingNode):
+        children = [value for _, value in node.value]
+        lines: dict[str, int] = {}
+        for key, _ in node.value:
+            name, line = str(key.value), key.start_mark.line + 1
+            if name in lines:
+                raise ValueError(f"{file} has {name} in lines {lines[name]} and {line}; leave one of them out")
+            lines[name] = line
+    for child in children:
+        _refuse_repeated(child, file)
+
+
 def experiment(config: Path, flags: Sequence[str], folder: Path) -> CLI:
     """Network, data and trainer as an experiment's YAML file and flags describe them, built but not run.
 
@@ -166,9 +198,9 @@ def experiment(config: Path, flags: Sequence[str], folder: Path) -> CLI:
 
     Raises:
         FileNotFoundError: there is no such file.
+        ValueError: it holds no settings.
     """
-    if not config.is_file():
-        raise FileNotFoundError(f"{config} is no experiment's YAML file")
+    require_settings(config)
     return CLI(folder, ["--config", str(config), *flags], runs=False)
 
 
@@ -188,7 +220,7 @@ def settings(config: Path, flags: Sequence[str]) -> dict[str, Any]:
     Raises:
         FileNotFoundError: there is no such file.
         argparse.ArgumentError: there is no such key, or it cannot have such a value.
+        ValueError: it holds no settings.
     """
-    if not config.is_file():
-        raise FileNotFoundError(f"{config} is no experiment's YAML file")
+    require_settings(config)
     return yaml.safe_load(_Parsed(Path("runs"), ["--config", str(config), *flags], runs=False).resolved())

@@ -10,7 +10,7 @@ from pathlib import Path
 from pytorch_lightning.utilities import rank_zero_only
 
 from callbacks import Paused, newest_whole, run_folder
-from cli import CLI
+from cli import CLI, require_settings
 from messages import message, quieten
 from processes import end_together, first_error
 
@@ -49,6 +49,8 @@ def run_command(args: Sequence[str]) -> None:
     _refuse_contradictions(flags, fit)
     configs = [Path(value) for flag, value in pairwise(command) if flag in ("-c", "--config")]
     configs += [Path(word.partition("=")[2]) for word in command if word.startswith("--config=")]
+    for config in configs:
+        require_settings(config)
     experiment = configs[-1].stem if configs else "run"
     run, checkpoint = flags.run, flags.ckpt_path
     if run:

@@ -267,6 +267,26 @@ def test_mistakes_are_named(
     assert not Path("runs").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "holds no settings"),
+        (b"only words", "holds no settings"),
+        ("model: {}".encode("utf-16"), "is no YAML in UTF-8"),
+        (b"model:\n\tdepth: 3", "is no YAML in UTF-8"),
+        (b"data: {}\ntrainer:\n  max_epochs: 1\n  logger: false\n  max_epochs: 9\n", "max_epochs in lines 3 and 5"),
+        (b"trainer:\n  callbacks:\n  - {class_path: a, class_path: b}", "class_path in lines 3 and 3"),
+    ],
+)
+def test_a_file_that_is_no_experiment_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, content: bytes, words: str
+) -> None:
+    Path("mine.yaml").write_bytes(content)
+    printed = fails(capsys, monkeypatch, "fit", "--config", "mine.yaml")
+    assert "error: mine.yaml" in printed
+    assert words in " ".join(printed.split())
+
+
 @pytest.mark.parametrize("command", ["test", "validate", "predict"])
 def test_weights_that_nobody_has_trained_are_not_tested(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
