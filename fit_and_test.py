@@ -184,9 +184,11 @@ def run_main(arguments: Sequence[str], held: Sequence[int] = (), hopeless: Calla
     try:
         while (code := ended(process)) is None:
             if hopeless and not asked and hopeless():
-                process.terminate()
-                process.wait()
                 raise Hopeless
+    except BaseException:  # nobody would look after it any more
+        process.terminate()
+        process.wait()
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

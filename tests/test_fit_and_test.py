@@ -80,6 +80,16 @@ def test_a_hopeless_run_is_ended(said: TextIO) -> None:
     assert text_of(said) == f"runs ended by {signal.SIGTERM:d}"
 
 
+def test_no_run_is_left_alone_by_an_error_of_its_judge(said: TextIO) -> None:
+    def damaged() -> bool:
+        wait_until_it_runs(said)
+        raise ValueError("no history")
+
+    with pytest.raises(ValueError, match="no history"):
+        run_main([str(said.fileno())], [said.fileno()], damaged)
+    assert text_of(said) == f"runs ended by {signal.SIGTERM:d}"
+
+
 def test_a_run_that_fails_is_an_error(said: TextIO) -> None:
     with pytest.raises(CalledProcessError):
         run_main(["no number"])
