@@ -76,4 +76,5 @@ def _value(values: Values, chance: random.Random) -> Any:
     ends = (math.log(values.low), math.log(values.high)) if values.log else (values.low, values.high)
     drawn = chance.uniform(*ends)
     drawn = float(f"{math.exp(drawn) if values.log else drawn:.3g}")  # short enough for a caption
+    drawn = min(max(drawn, values.low), values.high)  # from which the digits may have led
     return round(drawn) if values.whole else drawn

@@ -210,6 +210,9 @@ def test_draws_lie_in_their_ranges() -> None:
     assert {each["max_loss"] for each in drawn} == {None, 5}
     assert all(each["layers"] and 0 not in each["layers"].values() for each in drawn)
     assert {tuple(sorted(each["layers"])) for each in drawn} == {("a", "b"), ("b",)}
+    narrow = space_of(["step=0.12345:0.12349", "octaves=log:1001:1004"], settings)  # three digits lie outside
+    found = [draw(settings, narrow, 0, number)[0] for number in range(50)]
+    assert all(0.12345 <= each["step"] <= 0.12349 and 1001 <= each["octaves"] <= 1004 for each in found)
     without = {"step": 0.1, "layers": {}}  # as style transfer without layers of the content
     assert draw(without, space_of(["step=1,2"], without), 0, 0)[0]["layers"] == {}
 
