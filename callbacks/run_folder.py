@@ -27,9 +27,12 @@ METRICS = "report/metrics.json"  # of the last test
 SNAPSHOT = "snapshot-"  # beginning of the names of checkpoints that a run does not go on from
 LOCK = ".lock"
 DECIDE = (  # what a report is of, besides the network
-    *("data.class_path", "trainer.limit_test_batches", "trainer.limit_predict_batches", "trainer.fast_dev_run"),
+    *("data.class_path", "trainer.fast_dev_run"),
+    *(f"trainer.limit_{stage}_batches" for stage in ("val", "test", "predict")),
     *(f"data.init_args.{name}" for name in ("views", "image_size", "normalization", "encoding", "jpeg_quality")),
     *(f"data.init_args.{name}" for name in ("val_fraction", "test_fraction", "split_seed", "folds", "fold")),
+    *(f"data.init_args.{name}" for name in ("validate_on_test", "batch_augment.init_args.crop")),
+    *(f"data.init_args.{name}" for name in ("upscale_factor", "windows_per_photograph")),
 )
 SOURCE = "data.init_args.source"  # decides, too, unless the same pictures are there
 PATIENCE = 10.0  # seconds, in which the loader processes of a run that was killed end, too
