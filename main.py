@@ -65,7 +65,9 @@ def run_command(args: Sequence[str]) -> None:
             raise FileNotFoundError(f"{checkpoint} is no file; --run FOLDER finds the checkpoints of a run")
         command += ["--ckpt_path", str(checkpoint)]
     if not run or (flags.name and not fit):
-        run = run_folder.new_run(experiment, flags.name, fit)
+        trained, run = run, run_folder.new_run(experiment, flags.name, fit)
+        if trained and trained.resolve() != run.resolve() and run_folder.holds_run(run):
+            raise FileExistsError(f"{run} holds another run than {trained}; choose another --name")
     cli = CLI(run, command, typed, OWN.format_help(), flags.then or "")
     if fit and flags.then == "test":
         best = run_folder.checkpoint_of(Path(cli.trainer.default_root_dir))  # where all processes agree that it is

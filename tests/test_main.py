@@ -437,7 +437,10 @@ def test_a_test_of_another_kind_does_not_replace_the_report(
         assert words in fails(capsys, monkeypatch, "test", "--run", str(folder), *TINY, *flags)
         assert (folder / "report/metrics.json").read_text() == metrics
         run("test", "--run", str(folder), "--name", flags[0][-5:], *flags)
-    run("test", "--run", str(folder), "--data.batch_size", "50")  # which changes nothing
+    run("test", "--run", str(folder), "--name", "a", "--data.batch_size", "50")  # which changes nothing
+    shutil.copytree(folder, folder.with_name("b"))
+    words = "b holds another run than runs/quickstart_digits/a; choose another --name"
+    assert words in fails(capsys, monkeypatch, "test", "--run", str(folder), *TINY, "--name", "b")
     assert json.loads((folder / "report/metrics.json").read_text())["test/top1"] == json.loads(metrics)["test/top1"]
 
 
