@@ -57,7 +57,7 @@ def saved_network(place: str | Path, kind: type[Kind] = Classifier) -> tuple[Kin
 
 def save_weights(place: str | Path, file: Path) -> None:
     """Write what ``saved_network`` needs into a safetensors file: tensors, and the rest as text beside them."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     path = Path(place, BEST) if Path(place).is_dir() else Path(place)
     saved = _checkpoint(path)
@@ -65,7 +65,8 @@ def save_weights(place: str | Path, file: Path) -> None:
     tensors = {f"preprocessing.{name}": preprocessing.pop(name) for name in ("shift", "scale")}
     tensors |= {f"network.{name}": tensor for name, tensor in saved["state_dict"].items()}
     metadata = {"config": saved["config"], "preprocessing": json.dumps(preprocessing)}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file, metadata)
+    content = save({name: tensor.contiguous() for name, tensor in tensors.items()}, metadata)
+    file.write_bytes(content)  # where the disk is full, the library's own error would not say which file
 
 
 def _checkpoint(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ configuration and the preprocessing: tools take it in the place of a checkpoint.
 torch.export alone nothing. --check compares on these pictures instead of noise.
 """
 
+import io
 import json
 import sys
 import warnings
@@ -58,7 +59,9 @@ def export_onnx(predictor: Predictor, file: Path) -> Runner:
 def export_torch(predictor: Predictor, file: Path) -> Runner:
     """Write the file, and give what runs it."""
     program = torch.export.export(predictor, (_example(predictor),), dynamic_shapes=ANY_BATCH)
-    torch.export.save(program, file, extra_files={"facts.json": json.dumps(_facts(predictor))})
+    content = io.BytesIO()  # where the disk is full, torch would end the process as it writes a file
+    torch.export.save(program, content, extra_files={"facts.json": json.dumps(_facts(predictor))})
+    file.write_bytes(content.getbuffer())
     module = torch.export.load(file).module()
     return lambda images: module(torch.from_numpy(images)).numpy()
 

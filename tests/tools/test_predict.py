@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -236,6 +237,18 @@ def test_what_is_not_proven_is_not_there(
         done = call(export, run, folder / "x.pt2")
         assert (done.status, words in done.err) == (status, True)
         assert {path.name: path.read_text() for path in folder.iterdir()} == ({"x.pt2": "earlier"} if earlier else {})
+
+
+@pytest.mark.parametrize("suffix", export.SUFFIXES)
+def test_a_disk_that_is_full_is_named(call: Callable, run: Path, tmp_path: Path, suffix: str) -> None:
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
+    try:
+        done = call(export, run, tmp_path / f"exports/x{suffix}")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (done.status, f"x{suffix} cannot be opened or written: file too large" in done.err) == (1, True)
+    assert not list((tmp_path / "exports").iterdir())
 
 
 def test_weights_are_proven_by_what_was_written(
