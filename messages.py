@@ -82,7 +82,7 @@ def message(error: Exception, memory: str = MEMORY) -> str:
     Args:
         memory: what to do where it is not enough.
     """
-    text = _of_the_system(error, memory) or str(error) or repr(error)
+    text = _meaning(error, memory) or str(error) or repr(error)
     lines = [line.strip().removeprefix("- ") for line in text.splitlines()]
     if "Original Traceback" in text:  # raised in a worker process, with its traceback as the text
         lines = [re.sub(r"^[\w.]+(Error|Exception): ", "", lines[-1])]
@@ -114,8 +114,8 @@ def of_settings(error: argparse.ArgumentError, parser: ArgumentParser) -> str:
     return f"there is no setting {unknown[1]}; {remedy}"
 
 
-def _of_the_system(error: Exception, memory: str) -> str | None:
-    """What a full disk, too little memory or the end of a loader process means; None for other errors."""
+def _meaning(error: Exception, memory: str) -> str | None:
+    """What a full disk, too little memory, the end of a loader process or a batch of one means; None for others."""
     text = str(error)
     if isinstance(error, OSError) and error.errno in DISK:
         place = f"{error.filename} cannot be opened or written" if error.filename else "a file cannot be written"
@@ -128,6 +128,8 @@ def _of_the_system(error: Exception, memory: str) -> str | None:
     ):
         wanted = re.search(r"(allocate|allocated) ([\d.]+ \w+)", text)
         return f"memory is not enough{f' for {wanted[2]} more' if wanted else ''}; {memory}"
+    if "Expected more than 1 value per channel" in text:
+        return "BatchNorm cannot train on a single picture; take a --data.batch_size of at least 2 for each process"
     ends = r"DataLoader worker \(pid\S* ([\d, ]+)\) (?:is killed by signal: (\w+ ?\w*)|exited)"
     if ended := re.search(ends, f"{error.__cause__} {text}"):  # the cause may know the signal
         return f"loader process {ended[1]} {_what_killed(ended[2])}"

@@ -92,3 +92,9 @@ def test_of_many_lines_the_first_are_told_and_what_to_do() -> None:
     assert told[:4] == ["error: line 0", "  line 1", "  line 2", "  line 3"]
     assert told[4].startswith("  `--help` lists the flags")
     assert len(told) == 5
+
+
+def test_a_batch_of_one_is_too_small_for_batchnorm() -> None:
+    with pytest.raises(ValueError) as raised:
+        torch.nn.BatchNorm1d(3)(torch.zeros(1, 3))
+    assert "--data.batch_size of at least 2" in message(raised.value)
