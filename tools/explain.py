@@ -144,8 +144,11 @@ def main() -> None:
     cam.add_argument("pictures", metavar="PICTURES", nargs="+", help="files or folders")
     cam.add_argument("--layer", help="the last one whose map has more than one place if not given")
     cam.add_argument("--class", dest="label", help="the most probable one of each picture if not given")
-    for name, option, default, told in (("mistakes", "count", 24, "pictures"), ("calibration", "bins", 15, "bins")):
-        command = commands.add_parser(name, allow_abbrev=False)
+    for name, purpose, option, default, told in (
+        ("mistakes", "the wrong predictions it was surest of", "count", 24, "pictures"),
+        ("calibration", "confidence and accuracy compared", "bins", 15, "bins"),
+    ):
+        command = commands.add_parser(name, help=purpose, allow_abbrev=False)
         command.add_argument("run", metavar="RUN", type=Path, help="folder of a tested run")
         command.add_argument("out", metavar="FILE.png", type=Path)
         command.add_argument(f"--{option}", type=at_least(1), default=default, help=f"{told} (default {default})")
