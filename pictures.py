@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from callbacks import run_folder
+from callbacks.whole_file import whole_file
 from datamodules import ImageDataModule
 from datamodules.manifest import MANIFEST
 from datamodules.picture_files import files_below, fit, is_picture, loaded
@@ -180,4 +181,14 @@ def draw(
         texts = [line if len(line) <= 20 else line[:19] + "…" for line in title.splitlines()]
         axes.set_title("\n".join(texts), fontsize=8, parse_math=False)
         axes.set_axis_off()
-    figure.savefig(out, dpi=100)
+    save(figure, out)
+
+
+def save(figure: Figure, out: Path) -> None:
+    """A drawing as a file of the kind that its ending names, PNG if none does.
+
+    Raises:
+        OSError: the disk refuses it; nothing of the file remains.
+    """
+    with whole_file(out.resolve()) as partial:
+        figure.savefig(partial, format=out.suffix[1:] or "png", dpi=100)

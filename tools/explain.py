@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.prediction_store import Predictions
 from lightning_modules.layer_output import last_map, map_of, recorded
-from pictures import draw, listed, named_picture, refuse_to_replace, require_folder, require_room, tested_pictures
+from pictures import draw, listed, named_picture, refuse_to_replace, require_folder, require_room, save, tested_pictures
 from predictor import Predictor
 from terminal import at_least, command_line, plainly
 
@@ -125,7 +125,7 @@ def draw_reliability(run: Path, bins: int, out: Path) -> str:
     upper.legend(loc="upper left")
     lower.bar(middles, counts, 1 / bins, color="tab:grey", edgecolor="white")
     lower.set(xlabel="confidence", ylabel="pictures", xlim=(0, 1))
-    figure.savefig(out)
+    save(figure, out)
     mean, right = tested.probabilities.max(axis=1).mean(), tested.right().mean()
     tendency = "over" if mean > right else "under"
     return (

@@ -1,5 +1,6 @@
 """Feature maps, Grad-CAM, mistakes and calibration, each against what can be worked out otherwise."""
 
+import errno
 import re
 from collections.abc import Callable
 from functools import partial
@@ -200,7 +201,7 @@ def test_bars_of_calibration_are_accuracy_over_confidence(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+    monkeypatch.setattr(explain, "save", lambda figure, path: drawn.append(figure))
     explain.draw_reliability(run, 4, tmp_path / "calibration.png")
     upper, lower = drawn[0].axes
     tested = Predictions.load(run)
@@ -212,6 +213,25 @@ def test_bars_of_calibration_are_accuracy_over_confidence(
         assert accuracy.get_height() == pytest.approx(right[within].mean())
         assert count.get_height() == within.sum() > 0
         assert dot == pytest.approx([confidence[within].mean(), right[within].mean()])
+
+
+@pytest.mark.parametrize("drawing", [explain.draw_reliability, explain.draw_mistakes])
+def test_a_full_disk_leaves_no_half_of_a_drawing(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawing: Callable[[Path, int, Path], str]
+) -> None:
+    def full(figure: Figure, path: Path, format: str, dpi: float) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(OSError, match="No space left on device: .*drawn.png"):
+        drawing(run, 4, tmp_path / "drawn.png")
+    assert not list(tmp_path.glob("drawn*"))
+
+
+def test_a_drawing_without_an_ending_is_a_png(run: Path, tmp_path: Path) -> None:
+    explain.draw_reliability(run, 4, tmp_path / "calibration")
+    assert Image.open(tmp_path / "calibration").format == "PNG"
 
 
 def test_mistakes_are_those_of_their_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
