@@ -30,7 +30,7 @@ from callbacks.montage import montage
 from datamodules.picture_files import fit
 from lightning_modules import DCGAN
 from lightning_modules.saved import saved_network
-from pictures import data_of, require_new_folder
+from pictures import data_of, require_folder, require_new_folder
 from predictor import Predictor
 from terminal import at_least, command_line, plainly
 
@@ -129,6 +129,8 @@ def main() -> None:
     with plainly():
         if arguments.folder:
             require_new_folder(arguments.folder)
+        if arguments.out:
+            require_folder(arguments.out)
         network, preprocessing = saved_network(arguments.network, DCGAN)
         classes = preprocessing["classes"]
         predictors = [Predictor.load(place) for place in arguments.score]

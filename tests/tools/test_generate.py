@@ -127,6 +127,12 @@ def test_pictures_do_not_mix_with_earlier_ones(runs: Path, tmp_path: Path, call:
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_montage_needs_a_folder(tmp_path: Path, call: Callable) -> None:
+    """Told before anything is read."""
+    refused = call(generate, tmp_path / "no run", "--out", tmp_path / "nowhere/digits.png")
+    assert (refused.status, "nowhere is not there; make it, or write digits.png elsewhere" in refused.err) == (1, True)
+
+
 def test_a_walk_goes_from_each_noise_to_the_next() -> None:
     noise = torch.tensor([[0.0, 1.0], [1.0, -1.0]])
     expected = [[0, 1], [0.5, 0], [1, -1], [0.5, 0]]
