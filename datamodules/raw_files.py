@@ -47,10 +47,10 @@ class RawFiles:
         Raises:
             FileNotFoundError: they are not where ``source`` says, or there is nothing to download.
         """
-        if raw := self.find():
-            return raw
         if self.source and not self.source.is_dir():
             raise FileNotFoundError(f"{self.source} is not a folder; source names that of the raw files")
+        if raw := self.find():
+            return raw
         if self.source or not self.fetch:
             raise FileNotFoundError(
                 f"{self.source or self.root} does not hold {self.folder}/{' or '.join(self.proofs)}, which "

@@ -176,6 +176,9 @@ def test_a_folder_without_photographs(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty holds no photographs"):
         packed(tmp_path, tmp_path / "empty")
+    (tmp_path / "alone.png").touch()
+    with pytest.raises(FileNotFoundError, match="alone.png is not a folder"):
+        packed(tmp_path, tmp_path / "alone.png")
     with pytest.raises(FileNotFoundError, match="nowhere is not a folder"):
         packed(tmp_path, tmp_path / "nowhere")
     with pytest.raises(ValueError, match="--data.source FOLDER"):
