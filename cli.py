@@ -101,7 +101,7 @@ class CLI(LightningCLI):
         """Refuse weights that nobody has trained.
 
         Raises:
-            argparse.ArgumentError: the network only trains.
+            argparse.ArgumentError: the network has no step for it.
             ValueError: there is no checkpoint, and the network has none of its own.
         """
         self._refuse_without_step(self.subcommand)
@@ -121,8 +121,11 @@ class CLI(LightningCLI):
     def _refuse_without_step(self, command: str) -> None:
         step = "validation_step" if command == "validate" else f"{command}_step"
         if not is_overridden(step, self.model):
-            name = type(self.model).__name__
-            raise argparse.ArgumentError(None, f"{name} is for fit alone; there is nothing in it to {command}")
+            raise argparse.ArgumentError(
+                None,
+                f"{type(self.model).__name__} has no {step}: there is nothing to {command}; README names, under Beyond "
+                "classification, the tools for networks that are no classifiers",
+            )
 
     def instantiate_trainer(self) -> Trainer:
         """A trainer that writes into the run's folder, with the callbacks of every run of such a network."""

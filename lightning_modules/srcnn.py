@@ -55,10 +55,6 @@ class SRCNN(Network):
         """The same as in training."""
         return self.training_step(batch, batch_idx)
 
-    def predict_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Sharper pictures ``(B, C, h, w)`` in float32 and 0 .. 1."""
-        return self(batch[0]).float().clamp(0, 1)
-
     def centre(self, images: Tensor) -> Tensor:
         """The part of ``(B, C, H, W)`` that the output shows."""
         return images[..., self.border : -self.border, self.border : -self.border]

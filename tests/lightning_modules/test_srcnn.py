@@ -61,14 +61,6 @@ def test_steps_compare_the_middle() -> None:
     assert not outputs["enlarged"].requires_grad
 
 
-def test_predictions_are_clipped_as_in_a_picture() -> None:
-    network, interpolated = identity(1), 2 * torch.rand(2, 1, 33, 33)
-    nn.init.constant_(network.net[4].bias, -0.5)
-    expected = (interpolated[..., 6:27, 6:27] - 0.5).numpy().clip(0, 1)
-    assert (expected == 0).any() and (expected == 1).any()
-    np.testing.assert_allclose(network.predict_step((interpolated, None), 0).detach().numpy(), expected, atol=1e-6)
-
-
 def test_a_pixel_depends_on_thirteen_by_thirteen() -> None:
     torch.manual_seed(0)
     image = torch.rand(1, 1, 33, 33, requires_grad=True)
