@@ -178,7 +178,7 @@ class Dream:
 
 def _check(settings: DreamSettings) -> None:
     for sentence, wrong in (
-        ("--layers names no layer", not settings.layers),
+        ("--layers names no layer with a coefficient other than 0", not any(settings.layers.values())),
         ("--octaves must be at least 1", settings.octaves < 1),
         ("--octave_scale must be above 1", settings.octave_scale <= 1),
         ("--iterations must be at least 1", settings.iterations < 1),

@@ -184,8 +184,8 @@ def with_colours_of(content: Tensor, pixels: Tensor) -> Tensor:
 
 def _check(settings: StyleSettings) -> None:
     weights = (settings.content_weight, settings.style_weight, settings.variation_weight)
-    if not (settings.content_layers or settings.style_layers):
-        raise ValueError("--content_layers and --style_layers name no layer; name one at least")
+    if not any((*settings.content_layers.values(), *settings.style_layers.values())):
+        raise ValueError("--content_layers and --style_layers name no layer with a share other than 0; name one")
     if min(weights) < 0:
         raise ValueError("--content_weight, --style_weight and --variation_weight must be at least 0")
     if settings.iterations < 1:

@@ -128,6 +128,7 @@ def test_tiles_give_the_gradient_of_the_whole_picture() -> None:
     ("changes", "told"),
     [
         ({"layers": {}}, "names no layer"),
+        ({"layers": {"0": 0.0}}, "other than 0"),
         ({"octaves": 0}, "--octaves must be at least 1"),
         ({"octave_scale": 1.0}, "--octave_scale must be above 1"),
         ({"iterations": 0}, "--iterations must be at least 1"),

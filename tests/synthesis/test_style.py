@@ -134,6 +134,7 @@ def test_colours_are_kept_and_brightness_is_not() -> None:
     ("changes", "told"),
     [
         ({"content_layers": {}, "style_layers": {}}, "name no layer"),
+        ({"content_layers": {"0": 0.0}, "style_layers": {"0": 0.0}}, "other than 0"),
         ({"iterations": 0}, "--iterations must be at least 1"),
         ({"style_weight": -1.0}, "must be at least 0"),
         ({"style_layers": {"3": 1.0}}, "no layer '3'"),
