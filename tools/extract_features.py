@@ -35,6 +35,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks import run_folder
 from callbacks.provenance import commit
+from cli import require_settings
 from datamodules import ImageDataModule
 from datamodules.batches import Batches
 from datamodules.features import FeatureTable, FeatureWriter, Made, create, require_same_settings
@@ -59,15 +60,12 @@ def data_of(config: Path | None, flags: Sequence[str]) -> ImageDataModule:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: nothing names the data, or the file has no data section.
+        ValueError: nothing names the data, or the file has no data section, or a setting twice.
     """
     section = None
     if config:
-        if not config.is_file():
-            raise FileNotFoundError(f"{config} is no experiment's YAML file")
-        content = yaml.safe_load(config.read_text(encoding="utf-8"))
-        section = content.get("data") if isinstance(content, dict) else None
-        if not section:
+        require_settings(config)
+        if not (section := yaml.safe_load(config.read_text(encoding="utf-8-sig")).get("data")):
             raise ValueError(f"{config} is no experiment's YAML file: it has no section data")
     elif not any(flag.partition("=")[0] in ("--data", "--data.class_path") for flag in flags):
         raise ValueError("name the pictures: --config experiments/EXPERIMENT.yaml, or --data datamodules.Flowers17")

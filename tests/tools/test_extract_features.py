@@ -275,6 +275,8 @@ def test_mistakes_are_named(root: Path, tmp_path: Path, extract: Extract) -> Non
     out, damaged = tmp_path / "features.h5", tmp_path / "damaged.ckpt"
     damaged.write_bytes((root / "run/checkpoints/best.ckpt").read_bytes()[:1000])
     torch.save({"state_dict": {}}, tmp_path / "bare.ckpt")
+    (tmp_path / "twice.yaml").write_text("data: {}\ndata: {}\n")
+    (tmp_path / "model.yaml").write_text("model: {}\n")
     for flags, backbone, told in (
         (["--layer", "net.1.8"], root / "run", "the network has no layer 'net.1.8'; near are net.1.7, "),
         (["--layer", "net.4", "--pool", "average"], root / "run", "net.4 gives vectors, which have nothing to average"),
@@ -294,6 +296,8 @@ def test_mistakes_are_named(root: Path, tmp_path: Path, extract: Extract) -> Non
         (["--weights", "DEFAULT"], root / "run", "holds its own weights; leave out --weights"),
         (["--data.colour", 3], root / "run", "colour"),
         (["--config", tmp_path / "none.yaml"], root / "run", "none.yaml is no experiment's YAML file"),
+        (["--config", tmp_path / "twice.yaml"], root / "run", "twice.yaml has data in lines 1 and 2"),
+        (["--config", tmp_path / "model.yaml"], root / "run", "it has no section data"),
         ([], tmp_path / "none.ckpt", "none.ckpt is neither a checkpoint nor a run's folder"),
         ([], tmp_path, "has no checkpoints/best.ckpt"),
         ([], damaged, "damaged.ckpt is damaged"),
