@@ -58,8 +58,9 @@ def out_of_fold(runs: Sequence[Path]) -> Predictions:
 
 
 def metrics_of(run: Path) -> Metrics:
-    """Validation metrics of the last epoch."""
-    return {name: value for name, value in RunRecord.load(run).history[-1].items() if name.startswith("val/")}
+    """The accuracy of the fold's predictions, and the last epoch's validation, if that epoch had one."""
+    validated = {name: value for name, value in RunRecord.load(run).history[-1].items() if name.startswith("val/")}
+    return validated | {"val/top1": float(Predictions.load(run, OF_VALIDATION).right().mean())}
 
 
 def main() -> None:

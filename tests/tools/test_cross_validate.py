@@ -98,9 +98,16 @@ def test_folds_of_different_pictures_are_refused(validate: Callable, tmp_path: P
 
 def test_folds_are_judged_by_their_last_epoch(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("trainer: {max_epochs: 2}")
+    probabilities = np.array([[0.75, 0.25], [0.25, 0.75]], np.float32)
+    predicted = Predictions(probabilities, np.arange(2), np.array([0, 0]), ["a", "b"], "split")
+    predicted.save(tmp_path / OF_VALIDATION)
     history = [{"epoch": epoch, "val/top1": top1, "train/top1": 1.0} for epoch, top1 in ((1, 0.9), (2, 0.5))]
+    history[-1]["val/loss"] = 1.25
     (tmp_path / "history.json").write_text(json.dumps(history))
-    assert cross_validate.metrics_of(tmp_path) == {"val/top1": 0.5}  # the best would be chosen by the fold itself
+    assert cross_validate.metrics_of(tmp_path) == {"val/top1": 0.5, "val/loss": 1.25}  # the fold chooses no epoch
+    history.append({"epoch": 3, "train/top1": 1.0})  # which was not validated
+    (tmp_path / "history.json").write_text(json.dumps(history))
+    assert cross_validate.metrics_of(tmp_path) == {"val/top1": 0.5}
 
 
 def test_refused(validate: Callable, tmp_path: Path) -> None:
