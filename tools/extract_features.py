@@ -118,7 +118,7 @@ def network_of(backbone: str, weights: str | None, image_size: int, normalizatio
             )
         model.load_pretrained()
         names = {"backbone": backbone, "weights": weights or "none: random"}
-    return model.eval().requires_grad_(False), {**names, "weights_sha256": checksum(model)}
+    return model.eval(), {**names, "weights_sha256": checksum(model)}
 
 
 def checksum(model: nn.Module) -> str:

@@ -156,6 +156,21 @@ def test_settings_of_the_published_features(experiment: Path) -> None:
     assert not data.transforms
 
 
+@pytest.mark.parametrize("flag", ["--data=datamodules.Digits", "--data.class_path=datamodules.Digits"])
+def test_pictures_may_be_named_by_a_flag_alone(flag: str) -> None:
+    assert isinstance(tool.data_of(None, [flag]), Digits)
+
+
+def test_the_checksum_is_of_values_and_their_names() -> None:
+    def of(*named: tuple[str, float]) -> str:
+        return tool.checksum(nn.ParameterDict([(name, torch.full((2,), value)) for name, value in named]))
+
+    whole = of(("a", 1.0), ("b", 2.0))
+    assert whole == of(("b", 2.0), ("a", 1.0))
+    assert whole != of(("a", 1.0), ("b", 3.0))
+    assert whole != of(("c", 1.0), ("d", 2.0))
+
+
 def test_weights_from_a_file(tmp_path: Path, extract: Extract) -> None:
     state = models.squeezenet1_1().state_dict()
     torch.save(state, tmp_path / "weights.pth")
