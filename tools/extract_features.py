@@ -213,7 +213,7 @@ def write(
         def missing() -> Iterator[Tensor]:
             for name in table.split_names:
                 rows = table.rows([name])
-                yield from batches(data, name, max(writer.done - int(rows[0]), 0)) if writer.done <= rows[-1] else ()
+                yield from batches(data, name, max(writer.done - int(rows[0]), 0))
 
         steps = sum(-(-int(np.sum(table.rows([name]) >= begin)) // data.batch_size) for name in table.split_names)
         console = Console(stderr=True)

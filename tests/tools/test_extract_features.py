@@ -18,8 +18,10 @@ from torch import nn
 from torchvision import models
 
 import main
+from callbacks.provenance import commit
 from datamodules import Digits, features
 from datamodules.features import FeatureReader, FeatureTable
+from datamodules.manifest import Manifest
 from lightning_modules import Classifier, MiniVGGNet, TorchvisionModel
 from lightning_modules.layer_output import LayerOutput, default_layer
 from tools import extract_features as tool
@@ -112,6 +114,9 @@ def test_features_are_the_layers_output(root: Path, tmp_path: Path, extract: Ext
     assert json.loads(made["versions"])["torch"] == version("torch")
     assert len(made["weights_sha256"]) == 64
     assert made["weights"].endswith("best.ckpt")
+    data = Digits(root=str(root), image_size=SIZE)
+    assert made["pictures_sha256"] == Manifest.load(data.folder).source_sha256
+    assert made["commit"] == (commit(PROJECT) or "unknown")
 
 
 def test_a_layer_before_one_in_place_a_pool_and_half_precision(root: Path, tmp_path: Path, extract: Extract) -> None:
@@ -313,6 +318,7 @@ def test_mistakes_are_named(root: Path, tmp_path: Path, extract: Extract) -> Non
         (["--config", tmp_path / "none.yaml"], root / "run", "none.yaml is no experiment's YAML file"),
         (["--config", tmp_path / "twice.yaml"], root / "run", "twice.yaml has data in lines 1 and 2"),
         (["--config", tmp_path / "model.yaml"], root / "run", "it has no section data"),
+        ([], tmp_path / "none", "none is neither a checkpoint nor a run's folder"),
         ([], tmp_path / "none.ckpt", "none.ckpt is neither a checkpoint nor a run's folder"),
         ([], tmp_path, "has no checkpoints/best.ckpt"),
         ([], damaged, "damaged.ckpt is damaged"),
