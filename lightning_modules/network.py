@@ -85,9 +85,12 @@ class Network(LightningModule):
         if "state_dict" not in checkpoint:  # a strategy that shards weights has loaded them, and compared names
             return
         if differing := differing_tensors(checkpoint["state_dict"], self.state_dict()):
+            here = getattr(self, "image_size", None)
+            trained = checkpoint.get("preprocessing", {}).get("input_size", here)
+            sizes = "" if trained == here else f", one for pictures of {trained} pixels, not {here}"
             raise ValueError(
-                f"the checkpoint holds another network than this {type(self).__name__}: {len(differing)} tensors "
-                f"differ, {', '.join(list(differing.values())[:3])}"
+                f"the checkpoint holds another network than this {type(self).__name__}{sizes}: {len(differing)} "
+                f"tensors differ, {', '.join(list(differing.values())[:3])}"
             )
 
     def on_train_start(self) -> None:

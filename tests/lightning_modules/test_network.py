@@ -27,6 +27,15 @@ def test_weights_without_a_shape_are_refused() -> None:
     model.setup("fit")
 
 
+def test_weights_for_pictures_of_another_size_say_so() -> None:
+    saved = {"state_dict": MiniVGGNet(4, 16).state_dict(), "preprocessing": {"input_size": 16}}
+    with pytest.raises(ValueError, match="than this MiniVGGNet, one for pictures of 16 pixels, not 8: 1 tensors"):
+        small().on_load_checkpoint(saved)
+    saved["preprocessing"]["input_size"] = 8
+    with pytest.raises(ValueError, match="another network than this MiniVGGNet: 1 tensors differ"):
+        small().on_load_checkpoint(saved)
+
+
 def state_after_a_step(optimizer: torch.optim.Optimizer) -> dict:
     for group in optimizer.param_groups:
         for parameter in group["params"]:
