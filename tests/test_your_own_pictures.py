@@ -48,6 +48,8 @@ def test_the_experiment_and_the_notebook(fit, caplog: pytest.LogCaptureFixture) 
     assert len(found["tested"].rows) == 10
     assert 0 <= found["best"] <= 1
     assert found["accuracy"] == found["tested"].right().mean()
+    assert found["said"].shape == (30, 2)
+    np.testing.assert_allclose(found["said"].sum(axis=1), 1, atol=1e-5)
     main.run_command(["predict", "--run", "runs/pets/a"])
     with open("runs/pets/a/report/predictions.csv") as file:
         lines = list(csv.DictReader(file))
