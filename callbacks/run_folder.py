@@ -32,6 +32,7 @@ DECIDE = (  # what a report is of, besides the network
     *(f"data.init_args.{name}" for name in ("views", "image_size", "normalization", "encoding", "jpeg_quality")),
     *(f"data.init_args.{name}" for name in ("val_fraction", "test_fraction", "split_seed", "folds", "fold")),
     *(f"data.init_args.{name}" for name in ("validate_on_test", "batch_augment.init_args.crop")),
+    *(f"data.init_args.{name}" for name in ("transforms", "batch_augment")),  # one that is there or not: it may crop
     *(f"data.init_args.{name}" for name in ("upscale_factor", "windows_per_photograph")),
 )
 SOURCE = "data.init_args.source"  # decides, too, unless the same pictures are there

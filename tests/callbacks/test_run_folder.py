@@ -73,6 +73,7 @@ def test_one_training_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         *("data.init_args.encoding", "data.init_args.jpeg_quality", "data.init_args.val_fraction"),
         *("data.init_args.test_fraction", "data.init_args.split_seed", "data.init_args.folds", "data.init_args.fold"),
         *("data.init_args.validate_on_test", "data.init_args.batch_augment.init_args.crop"),
+        *("data.init_args.transforms", "data.init_args.batch_augment"),
         *("data.init_args.upscale_factor", "data.init_args.windows_per_photograph", "trainer.limit_val_batches"),
     ],
 )
