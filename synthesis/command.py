@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser, Namespace
 from PIL import Image
 from torch import Tensor
 
+from cli import require_settings
 from messages import Help, of_settings
 from pictures import draw as draw_sheet
 from pictures import named_picture, profile_of, require_new_folder, require_room
@@ -63,6 +64,8 @@ def run(
     parser = parser_of(kind, description)
     try:
         command = parser.parse_args(list(args))
+        for file in command.config or []:
+            require_settings(Path(file))
         settings = _settings(kind, command)
         if settings.network.checkpoint is not None:  # in a file of settings, too
             _refuse_replaced(command, args)

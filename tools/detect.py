@@ -22,6 +22,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from callbacks.whole_file import whole_file, write_json
+from cli import require_settings
 from detection import Boxes, Detector, Settings
 from detection.drawing import drawn
 from detection.evaluation import Score, known_boxes, score
@@ -107,6 +108,8 @@ def told(result: Score) -> str:
 def run() -> list[Found]:
     """Search all pictures; those that could not be."""
     command = parser().parse_args()
+    for file in command.config or []:
+        require_settings(Path(file))
     settings = Settings(**{field.name: command[field.name] for field in fields(Settings)})
     places = listed(command.pictures)
     detector = Detector(Predictor.load(command.network).to(command.device), settings)

@@ -309,6 +309,14 @@ def test_a_key_that_does_not_exist_in_the_file(run: Path, made: Path, call: Call
     assert "did you mean probability?" in done.err
 
 
+def test_a_key_that_stands_twice_in_the_file(run: Path, made: Path, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "twice.yaml").write_text("step: 16\nstep: 8\n")
+    done = call(detect, run, made / "000.png", "--config", tmp_path / "twice.yaml", "--out", tmp_path / "out")
+    assert done.status == 1
+    assert "twice.yaml has step in lines 1 and 2; leave one of them out" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["detection", "detection_digits"])
 def test_the_shipped_settings_are_read(name: str) -> None:
     file = PROJECT / f"experiments/{name}.yaml"

@@ -256,7 +256,7 @@ def test_what_cannot_be_is_said_in_few_lines(dream: Command, flags: list[str], t
     assert not Path("out/picture.png").exists()
 
 
-def test_a_typo_in_the_file_is_refused(dream: Command) -> None:
+def test_a_mistake_in_the_file_is_refused(dream: Command) -> None:
     text = Path("settings.yaml").read_text()
     Path("typo.yaml").write_text(text + "jiter: 3\n")
     with pytest.raises(SystemExit, match="there is no setting jiter; did you mean jitter"):
@@ -264,6 +264,9 @@ def test_a_typo_in_the_file_is_refused(dream: Command) -> None:
     Path("inner.yaml").write_text(text.replace("checkpoint:", "checkpint:"))
     with pytest.raises(SystemExit, match="there is no setting checkpint; did you mean network.checkpoint"):
         dream("out", config="inner.yaml")
+    Path("twice.yaml").write_text(text + "octaves: 3\n")
+    with pytest.raises(SystemExit, match="twice.yaml has octaves in lines .*; leave one of them out"):
+        dream("out", config="twice.yaml")
 
 
 def test_too_little_memory_says_what_to_do(dream: Command, monkeypatch: pytest.MonkeyPatch) -> None:
