@@ -180,7 +180,8 @@ def run_main(arguments: Sequence[str], held: Sequence[int] = (), hopeless: Calla
         if process.poll() is None:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in PASSED_ON}
+    heeded = [number for number in PASSED_ON if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
+    before = {number: signal.signal(number, pass_on) for number in heeded}
     try:
         while (code := ended(process)) is None:
             if hopeless and not asked and hopeless():

@@ -70,6 +70,24 @@ def test_a_signal_is_passed_on_and_ends_the_tool(said: TextIO, capsys: pytest.Ca
     assert signal.getsignal(signal.SIGUSR1) == before
 
 
+def test_a_signal_that_is_ignored_stays_so(said: TextIO) -> None:
+    """As nohup ignores SIGHUP."""
+    before, calls = signal.signal(signal.SIGHUP, signal.SIG_IGN), []
+
+    def hung_up() -> bool:
+        wait_until_it_runs(said)
+        os.kill(os.getpid(), signal.SIGHUP)
+        calls.append(None)
+        return len(calls) == 2  # which is not asked of a run that is to pause
+
+    try:
+        with pytest.raises(Hopeless):  # and not SystemExit: it is not paused
+            run_main([str(said.fileno())], [said.fileno()], hung_up)
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_a_hopeless_run_is_ended(said: TextIO) -> None:
     def hopeless() -> bool:
         wait_until_it_runs(said)
