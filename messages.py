@@ -41,6 +41,7 @@ NOISE = re.compile(
 
 GO_ON = "A training goes on from its last checkpoint: main.py fit --continue FOLDER"
 ROOM = f"make room on that disk, then give the command again. {GO_ON}"
+NO_FOLDER = "a file stands where a folder is needed; choose another folder"
 DISK = {
     errno.ENOSPC: ROOM,
     errno.EDQUOT: ROOM,
@@ -50,6 +51,9 @@ DISK = {
     errno.EPERM: "its permissions do not allow that; change them, or choose another folder",
     errno.EIO: f"look after the disk. {GO_ON}",
     errno.ESTALE: f"the file was replaced or its server was restarted. {GO_ON}",
+    errno.EEXIST: NO_FOLDER,
+    errno.ENOTDIR: NO_FOLDER,
+    errno.EISDIR: "name a file",
     errno.EMFILE: "too many files are open; raise the limit with `ulimit -n 65536`",
 }
 MEMORY = f"take a smaller --data.batch_size, or fewer --data.num_workers. {GO_ON}"
