@@ -58,7 +58,7 @@ def main() -> None:
     parser.add_argument("folder", metavar="FOLDER", type=Path)
     parser.add_argument("--objects", choices=["Digits", "CIFAR10"], default="Digits", help="data set (default Digits)")
     parser.add_argument("--pictures", type=at_least(1), default=100, help="how many (default 100)")
-    parser.add_argument("--seed", type=int, default=1, help="of all that is random (default 1)")
+    parser.add_argument("--seed", type=at_least(0), default=1, help="of all that is random (default 1)")
     parser.add_argument("--sides", type=int, nargs=2, default=[32, 96], help="of objects in pixels (default 32 96)")
     parser.add_argument("--most", type=at_least(1), default=4, help="objects in a picture, one at least (default 4)")
     parser.add_argument("--root", default="data", help="folder of packed data (default data)")

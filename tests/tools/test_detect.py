@@ -65,6 +65,7 @@ def test_pasted_pictures_and_what_is_in_them(made: Path, shards: Path, call: Cal
     for taken in (tmp_path / "again", tmp_path / "again/boxes.json"):
         refused = call(paste, taken, *flags)
         assert (refused.status, f"{taken} is not an empty folder" in refused.err) == (1, True)
+    assert "argument --seed: -1 is less than 0" in call(paste, tmp_path / "new", "--seed", -1).err
 
 
 def test_pictures_of_cifar10_are_pasted_as_they_are(raw: Path, call: Call, tmp_path: Path) -> None:
