@@ -41,7 +41,7 @@ def saved_network(place: str | Path, kind: type[Kind] = Classifier) -> tuple[Kin
     module, _, name = settings["class_path"].rpartition(".")
     found = getattr(import_module(module), name, None)
     if not (isinstance(found, type) and issubclass(found, kind)):
-        raise ValueError(f"{path} holds a {name}, which is no {kind.__name__}")
+        raise ValueError(f"{path} holds a {name}, which is no {kind.__name__}; name a run that trained one")
     of_data = {
         "num_classes": len(preprocessing["classes"]),
         "image_size": preprocessing["input_size"],

@@ -200,7 +200,7 @@ def test_score_of_a_run(runs: Path, call: Callable) -> None:
 @pytest.mark.parametrize(
     ("network", "flags", "said"),
     [
-        ("quickstart_digits/a", ["--out", "a.png"], "holds a MiniVGGNet, which is no DCGAN"),
+        ("quickstart_digits/a", ["--out", "a.png"], "holds a MiniVGGNet, which is no DCGAN; name a run that"),
         ("dcgan_digits/a", ["--out", "a.png", "--classes", "3"], "does not know classes"),
         ("dcgan_digits_conditional/a", ["--out", "a.png", "--classes", "nine"], "there is no class 'nine'; near are 0"),
         ("dcgan_digits/a", ["--score", "RUNS/dcgan_digits/a"], "holds a DCGAN, which is no Classifier"),
