@@ -56,6 +56,7 @@ DISK = {
     errno.EISDIR: "name a file",
     errno.EMFILE: "too many files are open; raise the limit with `ulimit -n 65536`",
 }
+FORMS = {"list": "'[A, B]'", "dict": "'{NAME: 1.0}'"}
 MEMORY = f"take a smaller --data.batch_size, or fewer --data.num_workers. {GO_ON}"
 
 
@@ -112,7 +113,8 @@ def of_settings(error: argparse.ArgumentError, parser: ArgumentParser) -> str:
     text = re.sub(r'Parser key "(.+)":\s*', r"\1: ", str(error))
     unknown = re.search(r"(?:unrecognized arguments: --|[Oo]ption '|[Kk]ey ')([\w.]+)", text)
     if not unknown:
-        return text
+        form = re.search(r"Expected a <class '(list|dict)'>", text)
+        return f"{text}; write it like {FORMS[form[1]]}" if form else text
     near = difflib.get_close_matches(unknown[1], parser.get_defaults().keys(), n=3, cutoff=0.5)
     remedy = f"did you mean {' or '.join(near)}?" if near else "--help lists all"
     return f"there is no setting {unknown[1]}; {remedy}"

@@ -222,6 +222,8 @@ def test_draws_lie_in_their_ranges() -> None:
     [
         (["--octavs", "3"], "there is no setting octavs; did you mean octaves"),
         (["--octaves", "many"], "octaves: Expected a <class 'int'>"),
+        (["--layers", "net.0.4"], "write it like '{NAME: 1.0}'"),
+        (["--ranges", "step=1:2"], "write it like '[A, B]'"),
         (["--layers", "{net.0.9: 1.0}"], "no layer 'net.0.9'; near are net.0."),
         (
             ["--layers", "{net.4: 1.0}"],
